@@ -1,0 +1,103 @@
+"""Checks of the keywords a person writes in Python or in a YAML file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from clp_basicsr.messages import did_you_mean, not_a_choice
+
+# What people bring along when they only change `type: PerceptualLoss` to `type: CLPLoss`.
+_PERCEPTUAL_LOSS_KEYWORDS = {
+    "perceptual_weight": "its name here is `loss_weight`",
+    "style_weight": "CLPLoss has no style (Gram) term; leave it out",
+    "vgg_type": "its name here is `model`, for example `model: vgg`",
+}
+
+
+def reject_unknown_keywords(given: Iterable[str], known: Sequence[str]) -> None:
+    """Raise for a misspelt keyword.
+
+    Raises:
+        TypeError: if anything is given.
+    """
+    for keyword in given:
+        hint = _PERCEPTUAL_LOSS_KEYWORDS.get(keyword)
+        advice = f" BasicSR's PerceptualLoss knows it: {hint}." if hint else did_you_mean(keyword, known)
+        raise TypeError(f"CLPLoss has no keyword `{keyword}`; it must be one of {list(known)}.{advice}")
+
+
+def choice(argument: str, given: object, allowed: Sequence[str]) -> str:
+    """Return ``given`` if it is one of ``allowed``.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not isinstance(given, str) or given not in allowed:
+        raise ValueError(not_a_choice(argument, given, allowed))
+    return given
+
+
+def flag(argument: str, given: object) -> bool:
+    """Return ``given`` if it is True or False.
+
+    Raises:
+        TypeError: if it is anything else.
+    """
+    if not isinstance(given, bool):
+        raise TypeError(f"Argument `{argument}` must be true or false, but got {given!r}.")
+    return given
+
+
+def number(argument: str, given: object, *, zero_allowed: bool = False) -> float:
+    """Return ``given`` as a finite float above 0 (or from 0 on, with ``zero_allowed``).
+
+    Raises:
+        TypeError: if it is not a number.
+        ValueError: if it is NaN, infinite, negative, or 0 where that is not allowed.
+    """
+    bound = ">= 0" if zero_allowed else "> 0"
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        raise TypeError(
+            f"Argument `{argument}` must be a number {bound}, but got {given!r} of type "
+            f"{type(given).__name__}.{_yaml_hint(given)}"
+        )
+    value = float(given)
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero_allowed):
+        raise ValueError(f"Argument `{argument}` must be a finite number {bound}, but got {given!r}.")
+    return value
+
+
+def _yaml_hint(given: object) -> str:
+    try:
+        float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return ""
+    return f" YAML reads 1e-4 as text: write it as `!!float {given}`."
+
+
+def layer_weights(given: object) -> dict[str, float] | None:
+    """Return ``{layer: weight}`` without the layers of weight 0, or None where None was given.
+
+    Raises:
+        TypeError: if it is not a mapping from names to numbers.
+        ValueError: if it is empty, has a negative or non-finite weight, or only zeros.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            "Argument `layer_weights` must be a mapping from layer names to weights, "
+            f"for example {{'relu1_2': 0.5, 'relu2_2': 1.0}}, but got {given!r}."
+        )
+    for name in given:
+        if not isinstance(name, str):
+            raise TypeError(f"Argument `layer_weights` must have layer names as keys, but got {name!r}.")
+    weights = {name: number(f"layer_weights[{name!r}]", weight, zero_allowed=True) for name, weight in given.items()}
+    used = {name: weight for name, weight in weights.items() if weight > 0}
+    if not used:
+        raise ValueError(
+            f"Argument `layer_weights` must give at least one layer a weight above 0, but got {dict(given)!r}. "
+            "Leave it out (or write null) for the model's default layers."
+        )
+    return used

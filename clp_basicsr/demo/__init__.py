@@ -1,0 +1,1 @@
+"""The demo: a real training run, from no data to pictures, in one command."""

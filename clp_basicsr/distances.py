@@ -1,0 +1,85 @@
+"""Distances between the features of two images at one layer, and how features are flattened.
+
+Each distance returns several values per image: ``(..., N, T)`` with one term per channel
+(``l1``, ``l2``) or per position (``cosine``). All are 0 and have a finite gradient where both
+features are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+_SMALLEST_NORM = 1e-4
+
+
+class Between(Protocol):
+    """The distance of two feature maps; ``scale`` multiplies the features first."""
+
+    def __call__(self, first: Tensor, second: Tensor, scale: float = 1.0, eps: float = 0.0) -> Tensor:
+        """Return ``(..., N, T)`` for features ``(..., N, C, h, w)``."""
+        ...
+
+
+class Distance(NamedTuple):
+    """A distance and the yardstick that belongs to it."""
+
+    between: Between
+    size: Callable[[Tensor], Tensor]
+    """The distance of features from "nothing there", ``(..., N, T)``: what a floor is measured in."""
+
+
+def _positions(features: Tensor) -> Tensor:
+    return features.flatten(-2)
+
+
+def _l2(first: Tensor, second: Tensor, scale: float = 1.0, eps: float = 0.0) -> Tensor:
+    difference = _positions(first - second)
+    if scale != 1.0 or eps:
+        difference = difference * scale + eps
+    norm: Tensor = torch.linalg.vector_norm(difference, dim=-1)
+    return norm
+
+
+def _l1(first: Tensor, second: Tensor, scale: float = 1.0, eps: float = 0.0) -> Tensor:
+    difference = _positions(first - second)
+    if scale != 1.0 or eps:
+        difference = difference * scale + eps
+    return difference.abs().sum(-1)
+
+
+def _unit(features: Tensor) -> Tensor:
+    # sqrt(|x|^2 + eps^2): a position where a ReLU left nothing has a direction of length 0 and a
+    # bounded gradient, where x / |x| has none.
+    norm = features.square().sum(-3, keepdim=True).add(_SMALLEST_NORM**2).sqrt()
+    return features / norm
+
+
+def _cosine(first: Tensor, second: Tensor, scale: float = 1.0, eps: float = 0.0) -> Tensor:
+    # |u - v|^2 / 2 = 1 - cos for unit vectors, but exactly 0 for equal ones. A direction has no
+    # scale, so the layer's weight multiplies the distance, as it does for l1 and l2 in effect.
+    half_square = (_unit(first) - _unit(second)).square().sum(-3) / 2
+    return _positions(half_square) * scale
+
+
+def _cosine_size(features: Tensor) -> Tensor:
+    return torch.ones_like(_positions(features[..., 0, :, :]))
+
+
+def _l2_size(features: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(_positions(features), dim=-1)
+    return norm
+
+
+def _l1_size(features: Tensor) -> Tensor:
+    return _positions(features).abs().sum(-1)
+
+
+DISTANCES: dict[str, Distance] = {
+    "l2": Distance(_l2, _l2_size),
+    "l1": Distance(_l1, _l1_size),
+    "cosine": Distance(_cosine, _cosine_size),
+}

@@ -1,0 +1,88 @@
+"""Feature extractors by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from clp_basicsr.extractors.base import FeatureExtractor
+from clp_basicsr.extractors.efficientnet_lite import EfficientNetLite0
+from clp_basicsr.extractors.hugging_face import DINO_MODELS, HuggingFaceBackbone
+from clp_basicsr.extractors.vgg import VGG19
+from clp_basicsr.extractors.weights import RANDOM
+from clp_basicsr.messages import not_a_choice
+
+__all__ = ["NETWORKS", "FeatureExtractor", "build_extractor"]
+
+
+class _Build(Protocol):
+    def __call__(
+        self,
+        name: str,
+        layers: Sequence[str] | None,
+        weights: str | None,
+        *,
+        use_input_norm: bool,
+        precision: str,
+    ) -> FeatureExtractor: ...
+
+
+ALIASES = {"vgg": "vgg19", "dinov2": "dinov2_base", "dinov3": "dinov3_base"}
+NETWORKS: dict[str, _Build] = {
+    "vgg19": VGG19,
+    **dict.fromkeys(DINO_MODELS, HuggingFaceBackbone),
+    "efficientnet_lite0": EfficientNetLite0,
+}
+
+
+def build_extractor(
+    model: str = "dinov2",
+    layers: Sequence[str] | None = None,
+    weights: str | Path | None = None,
+    *,
+    use_input_norm: bool = True,
+    precision: str = "float32",
+) -> FeatureExtractor:
+    """Return a frozen network that turns images ``(N, 3, H, W)`` in [0, 1] into named feature maps.
+
+    Args:
+        model: a key of `NETWORKS` or `ALIASES`, a Hugging Face id ("owner/name"), or a checkpoint folder.
+        layers: names of the layers to return; None for the network's defaults.
+        weights: None (published weights), a path, or ``"random"``.
+        use_input_norm: normalise with ImageNet's mean and standard deviation.
+        precision: "float32", "bfloat16" or "float16".
+
+    Raises:
+        TypeError: if ``weights`` is no path.
+        ValueError: if there is no such network or layer, or the weights are of another one.
+        FileNotFoundError: if the weights cannot be had.
+    """
+    if not isinstance(model, str) or not (model in ALIASES or model in NETWORKS or _is_hugging_face(model)):
+        raise ValueError(
+            not_a_choice(
+                "model", model, [*ALIASES, *NETWORKS], ", a Hugging Face id 'owner/name' or a checkpoint folder"
+            )
+        )
+    if weights is not None and not isinstance(weights, (str, Path)):
+        raise TypeError(f"Argument `weights` must be a path, 'random' or null, but got {weights!r}.")
+    name = ALIASES.get(model, model)
+    if weights == RANDOM:
+        warnings.warn(
+            f"weights='random': `{name}` is untrained. The loss has the right cost and shapes, but it is no "
+            "perceptual loss; use it for tests and timings only.",
+            stacklevel=3,
+        )
+    build = NETWORKS.get(name, HuggingFaceBackbone)
+    return build(
+        name,
+        layers,
+        None if weights is None else str(weights),
+        use_input_norm=use_input_norm,
+        precision=precision,
+    )
+
+
+def _is_hugging_face(model: str) -> bool:
+    return Path(model).expanduser().is_dir() or (model.count("/") == 1 and not model.startswith((".", "/", "~")))

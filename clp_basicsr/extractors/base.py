@@ -1,0 +1,142 @@
+"""The extraction contract: images in, named feature maps out, nothing to train and nothing to save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from clp_basicsr.messages import did_you_mean
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+PRECISIONS: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+class FeatureExtractor(nn.Module):
+    """A frozen network: images ``(N, 3, H, W)`` in [0, 1] to ``{layer: (N, C, h, w)}``.
+
+    Gradient reaches every pixel of the images and nothing else. The network's weights are
+    non-persistent buffers: they move with ``.to()``, copy and pickle, but there is nothing an
+    optimizer, an EMA or ``requires_grad_`` could touch, and ``state_dict()`` is empty.
+
+    Subclasses build their network, call `freeze`, and implement `extract`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        layers: Sequence[str],
+        default_layer_weights: Mapping[str, float],
+        minimum_size: int,
+        *,
+        use_input_norm: bool = True,
+        precision: str = "float32",
+    ) -> None:
+        """Set up the contract.
+
+        Args:
+            name: the network's name in error messages.
+            layers: the layers to return, in order of depth.
+            default_layer_weights: what a loss weights the layers with when it is told nothing.
+            minimum_size: smallest height and width of the images, in pixels.
+            use_input_norm: subtract ImageNet's mean and divide by its standard deviation.
+            precision: a key of `PRECISIONS`; below float32 the network runs under autocast.
+        """
+        super().__init__()
+        self.name = name
+        self.layers = tuple(layers)
+        self.default_layer_weights = dict(default_layer_weights)
+        self.minimum_size = minimum_size
+        self.use_input_norm = use_input_norm
+        self.precision = precision
+        for key, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(key, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> FeatureExtractor:
+        """Stay in eval mode, whatever ``mode`` says: a frozen network must not drop or update."""
+        return super().train(False)
+
+    def extract(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the feature maps of normalised images, by name, in order of depth."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return ``{layer: (N, C, h, w)}`` in at least float32.
+
+        Args:
+            images: ``(N, 3, H, W)``, values in [0, 1].
+
+        Raises:
+            ValueError: if the images are too small for the network or on another device.
+        """
+        self._check(images)
+        images = images.to(self.mean.dtype)
+        if self.use_input_norm:
+            images = (images - self.mean) / self.std
+        dtype = PRECISIONS[self.precision]
+        reduced = dtype != torch.float32
+        with torch.autocast(images.device.type, dtype=dtype if reduced else None, enabled=reduced):
+            features = self.extract(images)
+        return {layer: _at_least_float32(features[layer]) for layer in self.layers}
+
+    def _check(self, images: Tensor) -> None:
+        height, width = images.shape[-2:]
+        if min(height, width) < self.minimum_size:
+            raise ValueError(
+                f"Images must be at least {self.minimum_size}x{self.minimum_size} pixels for `{self.name}` with "
+                f"the layers {list(self.layers)}, but got {height}x{width}. "
+                "Use larger crops (gt_size) or shallower layers (layer_weights)."
+            )
+        if images.device != self.mean.device:
+            raise ValueError(
+                f"Images and the loss must be on the same device, but got images on {images.device} and the "
+                f"loss on {self.mean.device}. Move the loss: loss.to('{images.device}')."
+            )
+
+
+def _at_least_float32(features: Tensor) -> Tensor:
+    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """Turn every parameter and buffer of ``network`` into a non-persistent buffer, in eval mode."""
+    for module in network.modules():
+        for name, parameter in list(module._parameters.items()):
+            del module._parameters[name]
+            module.register_buffer(name, None if parameter is None else parameter.detach(), persistent=False)
+        module._non_persistent_buffers_set.update(module._buffers)
+    return network.eval()
+
+
+def check_layers(
+    network: str, given: Sequence[str] | None, available: Sequence[str], default: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the layers to extract in order of depth; ``default`` where none are given.
+
+    Raises:
+        ValueError: if the network has no such layer.
+    """
+    wanted = default if given is None else given
+    for layer in wanted:
+        if layer not in available:
+            raise ValueError(
+                f"Layer names of `{network}` must be among {_listing(available)}, but got {layer!r}."
+                f"{did_you_mean(layer, available)}"
+            )
+    return tuple(layer for layer in available if layer in wanted)
+
+
+def _listing(layers: Sequence[str]) -> str:
+    if len(layers) > 8 and layers[0].startswith("block"):
+        return f"'{layers[0]}' … '{layers[-1]}'"
+    return str(list(layers))

@@ -1,0 +1,287 @@
+"""Hugging Face backbones: DINOv2 and DINOv3 by name, any other by its id or checkpoint folder."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
+from clp_basicsr.extractors.weights import RANDOM, seeded_initialisation
+from clp_basicsr.images import reflect_pad_to_multiple
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+# Blocks 0 to 7 of the hub's `get_intermediate_layers`, the original loss's choice for ViT-B/14.
+DEFAULT_LAYER_WEIGHTS = {
+    "block1": 1.0,
+    "block2": 0.5,
+    "block3": 0.5,
+    "block4": 1.0,
+    "block5": 0.5,
+    "block6": 0.5,
+    "block7": 1.0,
+    "block8": 0.1,
+}
+
+# Published sizes: what `weights="random"` builds without a hub.
+_VIT_SIZES: dict[str, dict[str, Any]] = {
+    "small": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6},
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+    "giant": {"hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24, "use_swiglu_ffn": True},
+}
+_DINOV3_SIZES: dict[str, dict[str, Any]] = {
+    "small": {**_VIT_SIZES["small"], "intermediate_size": 1536},
+    "small_plus": {**_VIT_SIZES["small"], "intermediate_size": 1536, "use_gated_mlp": True, "hidden_act": "silu"},
+    "base": {**_VIT_SIZES["base"], "intermediate_size": 3072},
+    "large": {**_VIT_SIZES["large"], "intermediate_size": 4096},
+    "huge_plus": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 20,
+        "intermediate_size": 5120,
+        "use_gated_mlp": True,
+        "hidden_act": "silu",
+    },
+    "7b": {
+        "hidden_size": 4096,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 32,
+        "intermediate_size": 8192,
+        "use_gated_mlp": True,
+        "hidden_act": "silu",
+    },
+}
+_DINOV3_IDS = {
+    "small": "vits16",
+    "small_plus": "vits16plus",
+    "base": "vitb16",
+    "large": "vitl16",
+    "huge_plus": "vith16plus",
+    "7b": "vit7b16",
+}
+
+
+def _dino_models() -> dict[str, tuple[str, str, dict[str, Any]]]:
+    models: dict[str, tuple[str, str, dict[str, Any]]] = {}
+    for size, config in _VIT_SIZES.items():
+        config = {**config, "image_size": 518}
+        models[f"dinov2_{size}"] = (f"facebook/dinov2-{size}", "dinov2", config)
+        models[f"dinov2_{size}_reg"] = (
+            f"facebook/dinov2-with-registers-{size}",
+            "dinov2_with_registers",
+            config,
+        )
+    for size, config in _DINOV3_SIZES.items():
+        hub_id = f"facebook/dinov3-{_DINOV3_IDS[size]}-pretrain-lvd1689m"
+        models[f"dinov3_{size}"] = (hub_id, "dinov3_vit", {**config, "num_register_tokens": 4})
+    return models
+
+
+DINO_MODELS = _dino_models()
+"""Short name to (Hugging Face id, its model type, the numbers of its architecture)."""
+
+
+class HuggingFaceBackbone(FeatureExtractor):
+    """Block outputs of a Hugging Face backbone as maps, final LayerNorm applied where it has one.
+
+    ``blockK`` is the backbone's ``stageK``: for DINOv2 the output of its K-th block, patch tokens
+    only. Transformers are cut behind the deepest block used, and images are reflect-padded to whole
+    patches, because the patch embedding drops what does not fill one.
+
+    Source: Oquab et al., "DINOv2" (2023); ``transformers.Dinov2Backbone``.
+    """
+
+    def __init__(
+        self,
+        name: str = "dinov2_base",
+        layers: Sequence[str] | None = None,
+        weights: str | None = None,
+        *,
+        use_input_norm: bool = True,
+        precision: str = "float32",
+    ) -> None:
+        """Build the backbone up to the deepest of ``layers``.
+
+        Args:
+            name: a key of `DINO_MODELS`, a Hugging Face id, or a checkpoint folder.
+            layers: ``block1`` … ``blockN``; None for those of `DEFAULT_LAYER_WEIGHTS` it has.
+            weights: None (published weights), a checkpoint folder, or ``"random"``.
+            use_input_norm: as in `FeatureExtractor`.
+            precision: as in `FeatureExtractor`.
+
+        Raises:
+            ValueError: for an unknown layer, a damaged checkpoint or one of another network.
+            FileNotFoundError: if the checkpoint cannot be had.
+        """
+        source = _source(name, weights)
+        config = _random_config(name) if weights == RANDOM and name in DINO_MODELS else _read_config(name, source)
+        available = tuple(f"block{stage.removeprefix('stage')}" for stage in config.stage_names if stage != "stem")
+        default = {layer: weight for layer, weight in DEFAULT_LAYER_WEIGHTS.items() if layer in available}
+        chosen = check_layers(name, layers, available, tuple(default))
+        config = _shortened(config, chosen)
+        super().__init__(
+            name,
+            chosen,
+            default,
+            minimum_size=_stride(config, chosen),
+            use_input_norm=use_input_norm,
+            precision=precision,
+        )
+        self.network = freeze(_network(name, source, config, weights))
+
+    def extract(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the chosen blocks' maps of normalised images ``(N, 3, H, W)``."""
+        maps = self.network(reflect_pad_to_multiple(images, self.minimum_size)).feature_maps
+        return dict(zip(self.layers, maps))
+
+
+def _source(name: str, weights: str | None) -> str:
+    """Return the Hugging Face id or the folder to read from."""
+    if weights is not None and weights != RANDOM:
+        if not Path(weights).expanduser().is_dir():
+            raise FileNotFoundError(
+                f"Argument `weights` for `{name}` must be a checkpoint folder (config.json and model.safetensors), "
+                f"but there is no folder '{weights}'."
+            )
+        return str(Path(weights).expanduser())
+    if name in DINO_MODELS:
+        return DINO_MODELS[name][0]
+    return str(Path(name).expanduser()) if _is_folder(name) else name
+
+
+def _is_folder(name: str) -> bool:
+    return Path(name).expanduser().is_dir()
+
+
+def _random_config(name: str) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    _, model_type, numbers = DINO_MODELS[name]
+    return AutoConfig.for_model(model_type, **numbers)
+
+
+def _read_config(name: str, source: str) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    if _is_folder(source) and not (Path(source) / "config.json").is_file():
+        raise FileNotFoundError(f"Checkpoint folder '{source}' must hold a config.json, but there is none.")
+    with _hub_errors(name, source):
+        config = AutoConfig.from_pretrained(source, local_files_only=_is_folder(source), trust_remote_code=False)
+    if not hasattr(config, "stage_names"):
+        raise ValueError(
+            f"Checkpoint '{source}' must be of a network with a Hugging Face backbone class, such as dinov2, but its "
+            f"model type is '{config.model_type}'."
+        )
+    return config
+
+
+def _shortened(config: PretrainedConfig, layers: Sequence[str]) -> PretrainedConfig:
+    """Return the configuration that gives ``layers`` and, where it can, ends with the deepest."""
+    numbers = config.to_dict()
+    for derived in ("stage_names", "out_features", "out_indices"):
+        numbers.pop(derived, None)
+    if _is_transformer_of_equal_blocks(config):
+        numbers["num_hidden_layers"] = int(layers[-1].removeprefix("block"))
+    stages = [layer.replace("block", "stage") for layer in layers]
+    shortened: PretrainedConfig = type(config)(**numbers, out_features=stages)
+    return shortened
+
+
+def _is_transformer_of_equal_blocks(config: PretrainedConfig) -> bool:
+    return getattr(config, "num_hidden_layers", None) == len(config.stage_names) - 1
+
+
+def _stride(config: PretrainedConfig, layers: Sequence[str]) -> int:
+    """Return how many pixels, in height and width, one position of the deepest map stands for."""
+    patch_size = getattr(config, "patch_size", 1)
+    pixels = int(patch_size if isinstance(patch_size, int) else max(patch_size))
+    if _is_transformer_of_equal_blocks(config):
+        return pixels
+    halvings = int(layers[-1].removeprefix("block")) - 1
+    return pixels * int(2**halvings)
+
+
+def _network(name: str, source: str, config: PretrainedConfig, weights: str | None) -> nn.Module:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
+
+    backbone = MODEL_FOR_BACKBONE_MAPPING[type(config)]
+    if weights == RANDOM:
+        with seeded_initialisation():
+            network: nn.Module = backbone(config)
+            return network
+    with _hub_errors(name, source), _quiet_loading():
+        network, report = backbone.from_pretrained(
+            source,
+            config=config,
+            local_files_only=_is_folder(source),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            weights_only=True,
+        )
+    _check_loaded(name, source, report)
+    return network
+
+
+def _check_loaded(name: str, source: str, report: dict[str, Any]) -> None:
+    """Refuse a network of which a part stayed at its random start."""
+    # A backbone's own per-stage norms start as the identity and are in no published checkpoint.
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("hidden_states_norms."))
+    mismatched = sorted(str(entry) for entry in report["mismatched_keys"])
+    if missing or mismatched:
+        raise ValueError(
+            f"Weights in '{source}' must be those of `{name}`, but {len(missing)} tensors are missing and "
+            f"{len(mismatched)} have another shape; the first: {(missing + mismatched)[0]}."
+        )
+
+
+@contextmanager
+def _hub_errors(name: str, source: str) -> Iterator[None]:
+    """Turn what transformers raises for an absent or broken checkpoint into what to do about it."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if _is_folder(source):
+            raise ValueError(
+                f"Checkpoint folder '{source}' for `{name}` cannot be read: {reason} It must hold config.json and "
+                "model.safetensors as Hugging Face's save_pretrained writes them."
+            ) from error
+        folder = source.rsplit("/", 1)[-1]
+        raise FileNotFoundError(
+            f"The weights of `{name}` could not be had from the Hugging Face hub: {reason} On a machine with a network "
+            f"run `hf download {source} config.json model.safetensors --local-dir {folder}`, copy the folder here, and "
+            f"pass it: weights='path/to/{folder}'. Or put it into the Hugging Face cache ('{_cache_folder()}'). "
+            "(DINOv3 is gated: accept its licence on its page and log in with `hf auth login` first.)"
+        ) from error
+
+
+def _cache_folder() -> str:
+    return os.environ.get("HF_HUB_CACHE") or os.path.join(
+        os.environ.get("HF_HOME", os.path.join("~", ".cache", "huggingface")), "hub"
+    )
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Hide the report on left-over tensors of deeper blocks; `_check_loaded` reads it instead."""
+    from transformers.utils import logging
+
+    verbosity, progress_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if progress_bar:
+            logging.enable_progress_bar()

@@ -1,0 +1,160 @@
+"""torchvision's VGG19, cut behind the deepest layer used."""
+
+from __future__ import annotations
+
+import urllib.error
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
+from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
+
+# Convolutions per block; torchvision's `cfgs["E"]`.
+_CONVOLUTIONS = (2, 2, 4, 4, 4)
+DEFAULT_LAYER_WEIGHTS = {"relu1_2": 0.5, "relu2_2": 0.5, "relu3_4": 1.0, "relu4_4": 1.0, "relu5_4": 1.0}
+
+# Where BasicSR's own PerceptualLoss looks first (basicsr/archs/vgg_arch.py).
+_BASICSR_FILE = Path("experiments/pretrained_models/vgg19-dcbb9e9d.pth")
+
+
+def _module_names() -> list[str]:
+    names = []
+    for block, convolutions in enumerate(_CONVOLUTIONS, start=1):
+        for index in range(1, convolutions + 1):
+            names += [f"conv{block}_{index}", f"relu{block}_{index}"]
+        names.append(f"pool{block}")
+    return names
+
+
+_MODULE_NAMES = _module_names()
+LAYERS = tuple(name for name in _MODULE_NAMES if not name.startswith("pool"))
+
+
+class VGG19(FeatureExtractor):
+    """Features of VGG19 by name: ``convX_Y`` before the ReLU (as in BasicSR), ``reluX_Y`` after it.
+
+    Source: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
+    Recognition" (2014); weights and layout of ``torchvision.models.vgg19``.
+    """
+
+    def __init__(
+        self,
+        name: str = "vgg19",
+        layers: Sequence[str] | None = None,
+        weights: str | None = None,
+        *,
+        use_input_norm: bool = True,
+        precision: str = "float32",
+    ) -> None:
+        """Build the network up to the deepest of ``layers``.
+
+        Args:
+            name: the name it was asked for by, for messages.
+            layers: names out of `LAYERS`; None for those of `DEFAULT_LAYER_WEIGHTS`.
+            weights: None (published weights), a file, or ``"random"``.
+            use_input_norm: as in `FeatureExtractor`.
+            precision: as in `FeatureExtractor`.
+
+        Raises:
+            ValueError: for an unknown layer or a file that is not VGG19's.
+            FileNotFoundError: if the weights cannot be had.
+        """
+        chosen = check_layers("vgg19", layers, LAYERS, tuple(DEFAULT_LAYER_WEIGHTS))
+        deepest_block = int(chosen[-1][4])
+        super().__init__(
+            "vgg19",
+            chosen,
+            DEFAULT_LAYER_WEIGHTS,
+            minimum_size=2 ** (deepest_block - 1),
+            use_input_norm=use_input_norm,
+            precision=precision,
+        )
+        self.network = freeze(_build(chosen, weights))
+
+    def extract(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the chosen layers of normalised images ``(N, 3, H, W)``."""
+        features: dict[str, Tensor] = {}
+        for name, module in self.network.named_children():
+            images = module(images)
+            if name in self.layers:
+                features[name] = images
+        return features
+
+
+def _build(layers: Sequence[str], weights: str | None) -> nn.Sequential:
+    if weights == RANDOM:
+        with seeded_initialisation():
+            return _initialised(_network(layers))
+    state, source = _state_dict(weights)
+    network = _network(layers)
+    indices = {name: str(_MODULE_NAMES.index(name)) for name, _ in network.named_children()}
+    renamed = {
+        f"{name}.{part}": state[f"{index}.{part}"]
+        for name, index in indices.items()
+        for part in ("weight", "bias")
+        if f"{index}.{part}" in state
+    }
+    load_strictly(network, renamed, source=source, network="vgg19")
+    return network
+
+
+def _network(layers: Sequence[str]) -> nn.Sequential:
+    network = nn.Sequential()
+    channels = 3
+    for name in _MODULE_NAMES[: _MODULE_NAMES.index(layers[-1]) + 1]:
+        kind, block = name[:4], int(name[4])
+        if kind == "pool":
+            network.add_module(name, nn.MaxPool2d(kernel_size=2, stride=2))
+        elif kind == "relu":
+            # In place halves the activations autograd keeps, but would overwrite a convolution's
+            # output that somebody asked for.
+            network.add_module(name, nn.ReLU(inplace=name.replace("relu", "conv") not in layers))
+        else:
+            width = min(64 * 2 ** (block - 1), 512)
+            network.add_module(name, nn.Conv2d(channels, width, kernel_size=3, padding=1))
+            channels = width
+    return network
+
+
+def _initialised(network: nn.Sequential) -> nn.Sequential:
+    for module in network:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    return network
+
+
+def _state_dict(weights: str | None) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors of the ``features`` part by torchvision's indices, and where they are from."""
+    if weights is None and not _BASICSR_FILE.is_file():
+        state, source = _published_state_dict(), "torchvision's VGG19_Weights.IMAGENET1K_V1"
+    else:
+        path = weights if weights is not None else _BASICSR_FILE
+        state, source = read_state_dict(path), str(path)
+    prefix = "features."
+    if any(key.startswith(prefix) for key in state):
+        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return state, source
+
+
+def _published_state_dict() -> dict[str, Tensor]:
+    from torchvision.models import VGG19_Weights
+
+    published = VGG19_Weights.IMAGENET1K_V1
+    cache = Path(torch.hub.get_dir()) / "checkpoints" / published.url.rsplit("/", 1)[-1]
+    try:
+        state = published.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
+    except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+        raise FileNotFoundError(
+            f"The weights of `vgg19` could not be downloaded ({error}). On a machine with a network fetch "
+            f"{published.url} and put it at '{_BASICSR_FILE}' (below the folder you train in) or at '{cache}', "
+            "or pass its path: weights='…/vgg19-dcbb9e9d.pth'."
+        ) from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"The weights of `vgg19` at '{cache}' are damaged ({error}). Delete that file and start again."
+        ) from error
+    return dict(state)

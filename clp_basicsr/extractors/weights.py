@@ -1,0 +1,89 @@
+"""Weights: read safely from files, or random when somebody asks for that by name."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+RANDOM = "random"
+_SEED = 0
+
+
+@contextmanager
+def seeded_initialisation() -> Iterator[None]:
+    """Build a network inside from a fixed seed and leave the caller's random state alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        yield
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read tensors by name from a ``.pth`` or ``.safetensors`` file without running code from it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file cannot be read, or holds anything but tensors by name.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "nothing"
+        raise FileNotFoundError(f"Argument `weights` must name a weights file, but there is {what} at '{path}'.")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(
+            f"Weights file '{path}' must hold tensors by name (a state dict), but holds a {type(content).__name__}."
+        )
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"Weights file '{path}' must hold tensors by name (a state dict), but its entry {name!r} is a "
+                f"{type(value).__name__}. Save `model.state_dict()` itself."
+            )
+    return dict(content)
+
+
+def _read_safetensors(path: Path) -> object:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"Weights file '{path}' is not a readable safetensors file: {error}.") from error
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"Weights file '{path}' must hold plain tensors, but it is damaged or a pickle with other "
+            "objects in it, which could run code and is not loaded. Save `model.state_dict()` with torch.save, "
+            "or use a .safetensors file."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise ValueError(
+            f"Weights file '{path}' is damaged or no PyTorch file: {str(error).splitlines()[0]}. Fetch it again."
+        ) from error
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, source: str, network: str) -> None:
+    """Load ``state`` into ``module``, every tensor of it; tensors of deeper layers may be left over.
+
+    Raises:
+        ValueError: if a tensor is missing or has another shape: the file is of another network.
+    """
+    for name, parameter in module.state_dict().items():
+        given = state.get(name)
+        if given is None or given.shape != parameter.shape:
+            what = "has no such tensor" if given is None else f"has {tuple(given.shape)}"
+            raise ValueError(
+                f"Weights in '{source}' must be those of `{network}`: '{name}' should be {tuple(parameter.shape)}, "
+                f"but the file {what}."
+            )
+    module.load_state_dict({name: state[name] for name in module.state_dict()})

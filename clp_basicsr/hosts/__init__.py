@@ -1,0 +1,1 @@
+"""Host adapters: one file for each training framework."""

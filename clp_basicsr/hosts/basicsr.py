@@ -1,0 +1,163 @@
+"""BasicSR: its import on a current torchvision, the registered loss, the LR batch, the log lines.
+
+Two of BasicSR's names are touched, both from outside: `BaseModel.__init__` remembers each model
+(weakly), so that a loss finds the model that holds it and with it the LR batch `lq`; and
+`BaseModel.reduce_loss_dict` gets the loss's numbers beside BasicSR's own, so that they are reduced,
+printed and sent to TensorBoard as these are. Any subclass is covered, imported before or after.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import weakref
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from clp_basicsr import loss
+from clp_basicsr.hosts.import_hook import provide_if_missing, when_imported
+
+_REGISTRY_MODULE = "basicsr.utils.registry"
+_BASE_MODEL_MODULE = "basicsr.models.base_model"
+_models: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+class CLPLoss(loss.CLPLoss):
+    """`clp_basicsr.CLPLoss` as BasicSR's models call a perceptual loss: ``(value, style)``."""
+
+    def forward(  # type: ignore[override]
+        self, sr: Tensor, target: Tensor, lr: Tensor | None = None
+    ) -> tuple[Tensor, None]:
+        """Return ``(loss, None)``; ``lr`` is read from the model that holds this loss.
+
+        Args:
+            sr: ``(N, 3, H, W)``, about [0, 1].
+            target: ``(N, 3, H, W)``, values in [0, 1].
+            lr: ``(N, 3, h, w)``; None in BasicSR, where nobody passes it.
+
+        Raises:
+            TypeError: as `clp_basicsr.CLPLoss.forward`.
+            ValueError: as `clp_basicsr.CLPLoss.forward`.
+            RuntimeError: as `clp_basicsr.CLPLoss.forward`.
+        """
+        return super().forward(sr, target, lr), None
+
+    def bound_lr(self) -> Tensor:
+        """Return the LR batch of the model that holds this loss, found on the first call."""
+        if self._owner is None or self._owner() is None:
+            holders = [model for model in _models if any(held is self for held in _losses(model).values())]
+            if len(holders) == 1:
+                self.bind(holders[0])
+        return super().bound_lr()
+
+
+def install() -> None:
+    """Prepare for BasicSR without importing it; what is imported already is served at once."""
+    provide_if_missing("torchvision.transforms.functional_tensor", _fill_functional_tensor)
+    when_imported(_BASE_MODEL_MODULE, _attach)
+    when_imported(_REGISTRY_MODULE, _register)
+
+
+def register() -> None:
+    """Import BasicSR now and see to it that `CLPLoss` is registered; calling it again changes nothing.
+
+    Raises:
+        ImportError: if BasicSR is not installed or does not import.
+        ValueError: if another loss has taken the name.
+    """
+    install()
+    try:
+        base_model = importlib.import_module(_BASE_MODEL_MODULE)
+        registry = importlib.import_module(_REGISTRY_MODULE)
+    except ModuleNotFoundError as error:
+        if error.name != "basicsr":
+            raise
+        raise ImportError(
+            "BasicSR is not installed. Install it with: pip install basicsr (Python 3.10 to 3.12; "
+            "for 3.13 see the README)."
+        ) from error
+    _attach(base_model)
+    _register(registry)
+
+
+def _fill_functional_tensor(module: ModuleType) -> None:
+    """Give basicsr/data/degradations.py the one function it imports from a module torchvision dropped."""
+    from torchvision.transforms.functional import rgb_to_grayscale
+
+    module.rgb_to_grayscale = rgb_to_grayscale  # type: ignore[attr-defined]
+
+
+def _register(registry_module: ModuleType) -> None:
+    registry = registry_module.LOSS_REGISTRY
+    if CLPLoss.__name__ not in registry:
+        registry.register(CLPLoss)
+        return
+    taken = registry.get(CLPLoss.__name__)
+    if (taken.__module__, taken.__qualname__) != (CLPLoss.__module__, CLPLoss.__qualname__):
+        raise ValueError(
+            f"BasicSR's LOSS_REGISTRY must be free to take the name 'CLPLoss', but it holds {taken.__module__}."
+            f"{taken.__qualname__}. Rename that class; the registry is left as it was."
+        )
+
+
+def _attach(base_model_module: ModuleType) -> None:
+    base_model = base_model_module.BaseModel
+    if getattr(base_model, "_clp_attached", False):
+        return
+    base_model.__init__ = _remembering(base_model.__init__)
+    base_model.reduce_loss_dict = _reporting(base_model.reduce_loss_dict)
+    base_model._clp_attached = True
+
+
+def _remembering(original: Any) -> Any:
+    @functools.wraps(original)
+    def initialise(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        _models.add(self)
+
+    return initialise
+
+
+def _reporting(original: Any) -> Any:
+    @functools.wraps(original)
+    def reduce_loss_dict(self: Any, loss_dict: Mapping[str, Tensor]) -> Any:
+        return original(self, {**loss_dict, **_log_entries(self)})
+
+    return reduce_loss_dict
+
+
+def _log_entries(model: Any) -> dict[str, Tensor]:
+    """Return ``clp_pull``, ``clp_push``, ``clp_active`` of this step; empty where no loss was called."""
+    held = _losses(model)
+    entries: dict[str, Tensor] = {}
+    for name, criterion in held.items():
+        summary = criterion.take_summary()
+        if summary is not None:
+            suffix = f"_{name}" if len(held) > 1 else ""
+            entries |= {f"clp_{key}{suffix}": value for key, value in summary._asdict().items()}
+    return entries
+
+
+def _losses(model: Any) -> dict[str, CLPLoss]:
+    """Return the losses a model holds, by attribute: directly, in containers, or in composed losses."""
+    found: dict[str, CLPLoss] = {}
+    for name, value in vars(model).items():
+        for module in _modules(value):
+            if isinstance(module, CLPLoss):
+                found[name] = module
+    return found
+
+
+def _modules(value: Any) -> Iterator[nn.Module]:
+    if isinstance(value, nn.Module):
+        # A network in training holds no loss, and walking its hundreds of modules costs time.
+        if not any(parameter.requires_grad for parameter in value.parameters()):
+            yield from value.modules()
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _modules(item)
+    elif isinstance(value, Mapping):
+        yield from _modules(list(value.values()))

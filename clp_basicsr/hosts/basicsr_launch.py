@@ -1,0 +1,150 @@
+"""Running BasicSR's own, unmodified `train_pipeline` and `test_pipeline` from the working directory.
+
+Three places in which BasicSR 1.4.2 takes a GPU for granted are stood in for while a pipeline runs:
+`load_resume_state`, the process group of `--launcher pytorch`, and the wrapping in DDP.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from clp_basicsr.hosts.basicsr import register
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train as ``python basicsr/train.py ARGUMENTS`` does, but below the working directory.
+
+    Args:
+        arguments: BasicSR's own flags, ``-opt FILE`` first among them.
+
+    Raises:
+        FileNotFoundError: if the option file does not exist.
+        ImportError: if BasicSR is not installed.
+    """
+    _run("basicsr.train", "train_pipeline", arguments)
+
+
+def test(arguments: Sequence[str]) -> None:
+    """Test as ``python basicsr/test.py ARGUMENTS`` does, but below the working directory.
+
+    Args:
+        arguments: BasicSR's own flags, ``-opt FILE`` first among them.
+
+    Raises:
+        FileNotFoundError: if the option file does not exist.
+        ImportError: if BasicSR is not installed.
+    """
+    _run("basicsr.test", "test_pipeline", arguments)
+
+
+def _run(module_name: str, pipeline: str, arguments: Sequence[str]) -> None:
+    arguments = _with_launcher(list(arguments))
+    _check_option_file(arguments)
+    register()
+    module = importlib.import_module(module_name)
+    with ExitStack() as stack:
+        stack.enter_context(_command_line(f"{module_name} (by clp_basicsr)", arguments))
+        for owner, name, substitute in _substitutes(module):
+            stack.enter_context(replaced(owner, name, substitute))
+        try:
+            getattr(module, pipeline)(os.getcwd())
+        finally:
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
+
+def _with_launcher(arguments: list[str]) -> list[str]:
+    """Add ``--launcher pytorch`` under torchrun: without it every process would train alone."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and "--launcher" not in arguments:
+        return [*arguments, "--launcher", "pytorch"]
+    return arguments
+
+
+def _check_option_file(arguments: Sequence[str]) -> None:
+    if "-opt" not in arguments[:-1]:
+        return
+    path = Path(arguments[arguments.index("-opt") + 1])
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Flag `-opt` must name a YAML file, but there is none at '{path}' (from '{Path.cwd()}')."
+        )
+
+
+@contextmanager
+def _command_line(program: str, arguments: Sequence[str]) -> Iterator[None]:
+    """BasicSR parses `sys.argv` itself."""
+    with replaced(sys, "argv", [program, *arguments]):
+        yield
+
+
+@contextmanager
+def replaced(owner: Any, name: str, substitute: Any) -> Iterator[None]:
+    """Set an attribute for the time of a ``with`` block."""
+    original = getattr(owner, name)
+    setattr(owner, name, substitute)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
+    substitutes: list[tuple[Any, str, Any]] = []
+    if hasattr(pipeline_module, "load_resume_state"):
+        substitutes.append((pipeline_module, "load_resume_state", load_resume_state))
+    if not torch.cuda.is_available():
+        from basicsr.models.base_model import BaseModel
+        from basicsr.utils import dist_util
+
+        substitutes.append((dist_util, "_init_dist_pytorch", _init_gloo))
+        substitutes.append((BaseModel, "model_to_device", _model_to_cpu))
+    return substitutes
+
+
+def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the training state to resume from, read to the CPU, or None to start afresh.
+
+    As ``load_resume_state`` in basicsr/train.py, which needs a GPU to read with; optimizers move
+    what they load to where their parameters are.
+    """
+    from basicsr.utils import check_resume
+
+    path = _newest_state(Path(opt["path"]["training_states"])) if opt["auto_resume"] else None
+    if path is not None:
+        opt["path"]["resume_state"] = str(path)
+    if not opt["path"].get("resume_state") or (opt["auto_resume"] and path is None):
+        return None
+    state: dict[str, Any] = torch.load(opt["path"]["resume_state"], map_location="cpu", weights_only=True)
+    check_resume(opt, state["iter"])
+    return state
+
+
+def _newest_state(folder: Path) -> Path | None:
+    states = {int(path.stem): path for path in folder.glob("*.state") if path.stem.isdigit()}
+    return states[max(states)] if states else None
+
+
+def _init_gloo(backend: str, **options: Any) -> None:
+    """As ``_init_dist_pytorch`` in basicsr/utils/dist_util.py, for a machine without a GPU."""
+    torch.distributed.init_process_group(backend="gloo", **options)
+
+
+def _model_to_cpu(self: Any, net: nn.Module) -> nn.Module:
+    """As ``BaseModel.model_to_device``, for a machine without a GPU."""
+    net = net.to(self.device)
+    if self.opt["dist"]:
+        unused = self.opt.get("find_unused_parameters", False)
+        net = DistributedDataParallel(net, find_unused_parameters=unused)
+    return net

@@ -1,0 +1,96 @@
+"""Acting when another package's module is imported, without importing it ourselves.
+
+BasicSR takes seconds to import and may be absent, broken or half imported when this package is:
+waiting for its modules costs nothing, leaves its import errors its own, and works in any order.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+Action = Callable[[ModuleType], None]
+
+
+def when_imported(module_name: str, action: Action) -> None:
+    """Call ``action(module)`` now if the module is imported already, else right after its import."""
+    module = sys.modules.get(module_name)
+    if module is not None and not _is_initialising(module):
+        action(module)
+        return
+    _FINDER.actions[module_name] = action
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+
+
+def provide_if_missing(module_name: str, make: Callable[[ModuleType], None]) -> None:
+    """Let ``import module_name`` succeed where nobody else has that module; ``make`` fills it."""
+    finder = _LastResort(module_name, make)
+    if not any(isinstance(known, _LastResort) and known.name == module_name for known in sys.meta_path):
+        sys.meta_path.append(finder)
+
+
+def _is_initialising(module: ModuleType) -> bool:
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+
+
+class _ActingLoader(importlib.abc.Loader):
+    """Loads as ``inner`` does, then acts."""
+
+    def __init__(self, inner: Any, action: Action) -> None:
+        self.inner = inner
+        self.action = action
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        created: ModuleType | None = self.inner.create_module(spec)
+        return created
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.inner
+        module.__loader__ = self.inner
+        self.inner.exec_module(module)
+        self.action(module)
+
+
+class _ActingFinder(importlib.abc.MetaPathFinder):
+    """Hands out an acting loader for the modules somebody waits for, and is silent on all others."""
+
+    def __init__(self) -> None:
+        self.actions: dict[str, Action] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in self.actions:
+            return None
+        for finder in sys.meta_path:
+            spec = finder.find_spec(fullname, path, target) if finder is not self else None
+            if spec is not None and spec.loader is not None:
+                spec.loader = _ActingLoader(spec.loader, self.actions[fullname])
+                return spec
+        return None
+
+
+class _LastResort(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Stands at the end of the line: asked only when no real module was found."""
+
+    def __init__(self, name: str, make: Callable[[ModuleType], None]) -> None:
+        self.name = name
+        self.make = make
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return importlib.util.spec_from_loader(fullname, self) if fullname == self.name else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.make(module)
+
+
+_FINDER = _ActingFinder()

@@ -1,0 +1,225 @@
+"""CLPLoss: the contrastive perceptual loss."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from clp_basicsr import arguments
+from clp_basicsr.criteria import CRITERIA, Terms
+from clp_basicsr.distances import DISTANCES
+from clp_basicsr.extractors import build_extractor
+from clp_basicsr.extractors.base import PRECISIONS
+from clp_basicsr.images import as_rgb, check_images
+from clp_basicsr.negatives import upsampled_lr
+
+KEYWORDS = (
+    "model",
+    "weights",
+    "loss_weight",
+    "layer_weights",
+    "criterion",
+    "margin",
+    "push_weight",
+    "distance",
+    "align_corners",
+    "invert_equal_pixels",
+    "use_input_norm",
+    "range_norm",
+    "precision",
+)
+
+
+class Summary(NamedTuple):
+    """The last call in three numbers: 0-dim, detached, still on the device."""
+
+    pull: Tensor
+    push: Tensor
+    active: Tensor
+
+
+class CLPLoss(nn.Module):
+    """Pulls SR towards GT and pushes it away from LR, in the feature space of a frozen network.
+
+    With the default ``margin="relative"`` the value is about 2 x ``loss_weight`` where SR equals
+    the upsampled LR, 0 only where it equals GT, and of the same scale in every layer, crop size
+    and network.
+
+    Example:
+        >>> loss = CLPLoss(model="vgg", loss_weight=0.1)
+        >>> loss(sr, target, lr).backward()
+
+    After a call ``loss.summary`` holds ``pull``, ``push`` and ``active`` of that call.
+    """
+
+    def __init__(
+        self,
+        model: str = "dinov2",
+        *,
+        weights: str | Path | None = None,
+        loss_weight: float = 1.0,
+        layer_weights: Mapping[str, float] | None = None,
+        criterion: str = "triplet",
+        margin: str | float = "relative",
+        push_weight: float = 1.0,
+        distance: str = "l2",
+        align_corners: bool = False,
+        invert_equal_pixels: bool = False,
+        use_input_norm: bool = True,
+        range_norm: bool = False,
+        precision: str = "float32",
+        **unknown: Any,
+    ) -> None:
+        """Build the loss and its network.
+
+        Args:
+            model: "vgg", "dinov2", "dinov2_small" … "dinov2_giant_reg", "dinov3_…",
+                "efficientnet_lite0", a Hugging Face id, or a checkpoint folder.
+            weights: None for the published weights, a path to a file (VGG, EfficientNet-Lite) or
+                checkpoint folder (Hugging Face), or "random" for an untrained network.
+            loss_weight: multiplies the result; > 0.
+            layer_weights: ``{layer: weight}``; None for the network's defaults.
+            criterion: a key of ``clp_basicsr.criteria.CRITERIA``.
+            margin: "relative" (the gap GT-LR itself), or a number > 0 for exactly
+                ``torch.nn.TripletMarginLoss(margin)``.
+            push_weight: weight of "away from LR" with ``margin="relative"``; 0 leaves a plain
+                perceptual loss in the same units.
+            distance: "l2" or "l1" per image and channel over positions, or "cosine" over channels
+                per position.
+            align_corners: resize LR as the first implementation did; shifts the negative.
+            invert_equal_pixels: replace negative pixels equal to GT by ``1 - GT``, as the first
+                implementation did; kills the loss on images with borders.
+            use_input_norm: normalise with ImageNet's mean and standard deviation.
+            range_norm: images are in [-1, 1] and are mapped to [0, 1] first.
+            precision: "float32", or "bfloat16" / "float16" to run the network under autocast.
+            **unknown: none; a misspelt keyword is answered with the nearest real one.
+
+        Raises:
+            TypeError: for an unknown keyword or a value of the wrong type.
+            ValueError: for a value that is not allowed, or weights of another network.
+            FileNotFoundError: if the weights cannot be had.
+        """
+        super().__init__()
+        arguments.reject_unknown_keywords(unknown, KEYWORDS)
+        self.loss_weight = arguments.number("loss_weight", loss_weight)
+        self.align_corners = arguments.flag("align_corners", align_corners)
+        self.invert_equal_pixels = arguments.flag("invert_equal_pixels", invert_equal_pixels)
+        self.range_norm = arguments.flag("range_norm", range_norm)
+        build_criterion = CRITERIA[arguments.choice("criterion", criterion, list(CRITERIA))]
+        measure = DISTANCES[arguments.choice("distance", distance, list(DISTANCES))]
+        self.criterion = build_criterion(measure, margin, push_weight)
+        given_weights = arguments.layer_weights(layer_weights)
+        self.extractor = build_extractor(
+            model,
+            None if given_weights is None else list(given_weights),
+            weights,
+            use_input_norm=arguments.flag("use_input_norm", use_input_norm),
+            precision=arguments.choice("precision", precision, list(PRECISIONS)),
+        )
+        chosen_weights = given_weights or self.extractor.default_layer_weights
+        self.layer_weights = {layer: chosen_weights[layer] for layer in self.extractor.layers}
+        self.summary: Summary | None = None
+        self._owner: weakref.ref[Any] | None = None
+
+    def forward(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> Tensor:
+        """Return the loss as a 0-dim tensor; gradient flows into ``sr`` alone.
+
+        Args:
+            sr: super-resolved images ``(N, 3, H, W)`` or ``(N, 1, H, W)``, about [0, 1], unclamped.
+            target: ground truth of the same shape, values in [0, 1].
+            lr: low-quality input ``(N, 3, h, w)``, ``h <= H``, ``w <= W``, values in [0, 1]; None
+                to read it from the model this loss is bound to.
+
+        Raises:
+            TypeError: if an input is not a floating point tensor.
+            ValueError: if shapes, channels, sizes or devices do not fit.
+            RuntimeError: if ``lr`` is None and the loss is bound to no model that has one.
+        """
+        lr = self.bound_lr() if lr is None else lr
+        check_images(sr, target, lr)
+        sr, target, lr = (self._prepared(images) for images in (sr, target.detach(), lr.detach()))
+        with torch.no_grad():
+            negative = upsampled_lr(
+                lr,
+                target,
+                align_corners=self.align_corners,
+                invert_equal_pixels=self.invert_equal_pixels,
+            )
+            references = self.extractor(torch.cat((target, negative)))
+        anchors = self.extractor(sr)
+        terms = [
+            self._layer_terms(anchors[layer], references[layer], weight) for layer, weight in self.layer_weights.items()
+        ]
+        self.summary = self._summarise(terms)
+        total = torch.stack([term.loss for term in terms]).sum()
+        return total * (self.loss_weight / self.criterion.normaliser(list(self.layer_weights.values())))
+
+    def bind(self, model: Any) -> CLPLoss:
+        """Read the LR batch from ``model.lq`` whenever ``lr`` is not given; return the loss itself.
+
+        Only a weak reference is kept; it is neither copied nor pickled.
+        """
+        self._owner = weakref.ref(model)
+        return self
+
+    def bound_lr(self) -> Tensor:
+        """Return ``lq`` of the bound model, ``(N, 3, h, w)``.
+
+        Raises:
+            RuntimeError: if there is no bound model, or it has no ``lq`` now.
+        """
+        owner = self._owner() if self._owner is not None else None
+        if owner is None:
+            raise RuntimeError(
+                "CLPLoss needs the LR batch as its negative, but got none and is bound to no model. "
+                "Pass it, loss(sr, target, lr), or bind the model that keeps it in `lq` once: loss.bind(model)."
+            )
+        lr = getattr(owner, "lq", None)
+        if lr is None:
+            raise RuntimeError(
+                f"CLPLoss is bound to a {type(owner).__name__}, which must hold the LR batch in `lq`, but has none "
+                "now. Call its feed_data first, or pass the batch: loss(sr, target, lr)."
+            )
+        return lr  # type: ignore[no-any-return]
+
+    def take_summary(self) -> Summary | None:
+        """Return ``summary`` and forget it, so that a later step does not report it again."""
+        summary, self.summary = self.summary, None
+        return summary
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print(loss)``."""
+        return f"loss_weight={self.loss_weight}, criterion={self.criterion}, layer_weights={self.layer_weights}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process and this step."""
+        return {**self.__dict__, "_owner": None, "summary": None}
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        if images.dtype in (torch.float16, torch.bfloat16):
+            images = images.float()
+        images = as_rgb(images)
+        return (images + 1) / 2 if self.range_norm else images
+
+    def _layer_terms(self, anchor: Tensor, references: Tensor, weight: float) -> Terms:
+        positive, *negatives = torch.split(references, anchor.shape[0])
+        return self.criterion(anchor, positive, torch.stack(negatives), weight)
+
+    def _summarise(self, terms: list[Terms]) -> Summary:
+        weights = list(self.layer_weights.values())
+        totals = [term.total for term in terms]
+        return Summary(
+            pull=_weighted_mean([term.pull for term in terms], weights),
+            push=_weighted_mean([term.push for term in terms], weights),
+            active=_weighted_mean([term.active for term in terms], totals),
+        )
+
+
+def _weighted_mean(values: list[Tensor], weights: list[float] | list[int]) -> Tensor:
+    total = sum(value * weight for value, weight in zip(values, weights))
+    return total / sum(weights)  # type: ignore[return-value]

