@@ -38,7 +38,6 @@ setup(
             "mypy>=1.10",
             "pytest>=8",
             "ruff>=0.6",
-            "types-PyYAML",
         ],
     },
     entry_points={"console_scripts": ["clp-basicsr = clp_basicsr.cli:main"]},

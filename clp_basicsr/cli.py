@@ -1,0 +1,75 @@
+"""``clp-basicsr train | test | demo``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from clp_basicsr import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status; what a person can mend is one line, no traceback."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command == "demo":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        _run(options, rest)
+    except (ImportError, FileNotFoundError) as error:
+        print(f"clp-basicsr {options.command}: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        if options.command != "demo":
+            raise
+        print(f"clp-basicsr demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nclp-basicsr {options.command}: stopped. {_how_to_continue(options.command)}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="clp-basicsr", description="Contrastive perceptual loss for BasicSR.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("train", "train with BasicSR"), ("test", "test with BasicSR")):
+        commands.add_parser(name, help=f"{text}: -opt FILE and BasicSR's own flags", add_help=False)
+    demo = commands.add_parser("demo", help="train a small x4 network on scikit-image's photos, about three minutes")
+    demo.add_argument("--model", default="efficientnet_lite0", help="the loss's network (default: %(default)s)")
+    demo.add_argument("--weights", help="its weights: a file, a checkpoint folder, or 'random'")
+    demo.add_argument("--iterations", type=_positive, help="length of the training (default: 1000)")
+    demo.add_argument("--fresh", action="store_true", help="start anew instead of continuing an earlier run")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, but got {text}")
+    return value
+
+
+def _run(options: argparse.Namespace, rest: list[str]) -> None:
+    if options.command == "demo":
+        from clp_basicsr.demo.options import ITERATIONS
+        from clp_basicsr.demo.run import run
+
+        run(options.model, options.weights, options.iterations or ITERATIONS, fresh=options.fresh)
+        return
+    from clp_basicsr.hosts import basicsr_launch
+
+    {"train": basicsr_launch.train, "test": basicsr_launch.test}[options.command](rest)
+
+
+def _how_to_continue(command: str) -> str:
+    return {
+        "train": "To continue from the last checkpoint: the same command with --auto_resume.",
+        "demo": "The same command continues.",
+    }.get(command, "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""``clp-basicsr demo``: data set, training through BasicSR's pipeline, validation, picture."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from clp_basicsr.demo.comparison import Comparison, compare, draw
+from clp_basicsr.demo.options import experiment_name, write_options
+from clp_basicsr.demo.photos import build_data_set
+from clp_basicsr.demo.progress import watched
+from clp_basicsr.hosts import basicsr_launch
+from clp_basicsr.hosts.basicsr import register
+from clp_basicsr.loss import CLPLoss
+
+_DATA = Path("datasets/clp_demo")
+
+
+def run(model: str, weights: str | None, iterations: int, *, fresh: bool) -> None:
+    """Run the demo below the working directory and say where its results are.
+
+    Args:
+        model: the loss's network, as `CLPLoss` names it.
+        weights: a path for `CLPLoss`, or None.
+        iterations: length of the training.
+        fresh: start anew; an earlier run is kept under another name. Otherwise it is continued.
+
+    Raises:
+        ImportError: if the extra ``demo`` is not installed.
+        FileNotFoundError: if the network's weights cannot be had.
+        KeyboardInterrupt: after Ctrl-C, when the state has been saved.
+    """
+    register()
+    # Before anything is written: what is missing or misspelt shows here.
+    loss = CLPLoss(model=model, weights=weights)
+    build_data_set(_DATA)
+    name = experiment_name(model)
+    folder, options = Path("experiments") / name, _DATA / f"{name}.yml"
+    write_options(options, model, weights, iterations)
+    done = 0 if fresh else _iterations_done(folder)
+    if done >= iterations:
+        print(f"The run in '{folder}' has its {done} iterations. To start anew: clp-basicsr demo --fresh")
+    else:
+        print(_announcement(folder, done, iterations, fresh))
+        _train(options, folder, done, iterations, resume=done > 0)
+    _report(options, folder, loss)
+
+
+def _announcement(folder: Path, done: int, iterations: int, fresh: bool) -> str:
+    if done:
+        return f"Continuing the run in '{folder}' at iteration {done} of {iterations}. (To start anew: --fresh)"
+    earlier = f" The earlier run stays, as '{folder}_archived_…'." if fresh and folder.exists() else ""
+    return f"Training {iterations} iterations into '{folder}'. Ctrl-C saves; the same command continues.{earlier}"
+
+
+def _train(options: Path, folder: Path, done: int, iterations: int, *, resume: bool) -> None:
+    pipeline = importlib.import_module("basicsr.train")
+    flags = ["--auto_resume"] if resume else []
+    with watched(pipeline, iterations, done, tensorboard=folder / "tb_logger"), warnings.catch_warnings():
+        # The schedulers' advice on call order is about BasicSR's loop, which is as it is.
+        warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")
+        basicsr_launch.train(["-opt", str(options), *flags])
+
+
+def _iterations_done(folder: Path) -> int:
+    return max((int(path.stem) for path in (folder / "training_states").glob("*.state")), default=0)
+
+
+def _report(options: Path, folder: Path, loss: CLPLoss) -> None:
+    comparisons = compare(_trained_network(options, folder), loss, _DATA / "val")
+    picture = folder / "comparison.png"
+    draw(comparisons, picture, f"clp_basicsr demo: x4, held-out photos, {folder.name}")
+    print(_summary(comparisons))
+    print(
+        f"\ncheckpoints   {folder / 'models'}"
+        f"\npicture       {picture}"
+        f"\nTensorBoard   tensorboard --logdir {folder / 'tb_logger'}"
+        f"\noptions       {options}"
+        f"\n\nYour own data: copy '{options}', change `dataroot_gt` and `dataroot_lq`, and run"
+        "\n  clp-basicsr train -opt YOUR_COPY.yml"
+    )
+
+
+def _summary(comparisons: list[Comparison]) -> str:
+    lines = ["\nheld-out photos (clp_pull: distance to GT in feature space, in units of the gap GT-LR)"]
+    for comparison in comparisons:
+        lines += [f"  {comparison.name:8} {name:8} {numbers}" for name, numbers in comparison.numbers.items()]
+    return "\n".join(lines)
+
+
+def _trained_network(options: Path, folder: Path) -> nn.Module:
+    from basicsr.archs import build_network
+
+    opt: dict[str, Any] = yaml.safe_load(options.read_text(encoding="utf-8"))
+    network: nn.Module = build_network(opt["network_g"])
+    state = torch.load(folder / "models" / "net_g_latest.pth", map_location="cpu", weights_only=True)
+    network.load_state_dict(state["params_ema"])
+    return network.eval()
