@@ -38,6 +38,7 @@ setup(
             "mypy>=1.10",
             "pytest>=8",
             "ruff>=0.6",
+            "scikit-image",
         ],
     },
     entry_points={"console_scripts": ["clp-basicsr = clp_basicsr.cli:main"]},

@@ -16,6 +16,7 @@ from clp_basicsr.images import resize_to
 from clp_basicsr.loss import CLPLoss
 
 _CROP = 72
+_SCALE = 4
 _ZOOM = 4
 _GAP = 12
 _TEXT_HEIGHT = 48
@@ -70,7 +71,7 @@ def _measure(image: Tensor, gt: Tensor, lr: Tensor, loss: CLPLoss) -> Numbers:
 
 
 def draw(comparisons: Sequence[Comparison], path: Path, title: str) -> None:
-    """Write the picture to ``path``: a row for each photo, its crop where the detail is."""
+    """Write the picture to ``path``: a row for each photo, its crop where LR shows the most structure."""
     rows = [_row(comparison) for comparison in comparisons]
     width = max(row.width for row in rows)
     sheet = Image.new("RGB", (width, _TEXT_HEIGHT + sum(row.height for row in rows)), "white")
@@ -84,15 +85,15 @@ def draw(comparisons: Sequence[Comparison], path: Path, title: str) -> None:
 
 def _row(comparison: Comparison) -> Image.Image:
     side = _CROP * _ZOOM
-    top, left = _most_detailed(comparison.images["GT"])
+    top, left = _most_structured(comparison.images["GT"])
     whole = Image.fromarray(_to_array(comparison.images["GT"]))
     ImageDraw.Draw(whole).rectangle((left, top, left + _CROP, top + _CROP), outline="red", width=3)
-    whole.thumbnail((side * 2, side))
-    row = Image.new("RGB", (side * 2 + 3 * side + 5 * _GAP, side + _TEXT_HEIGHT + _GAP), "white")
+    whole.thumbnail((side * 3 // 2, side))
+    row = Image.new("RGB", (side * 3 // 2 + 3 * side + 5 * _GAP, side + _TEXT_HEIGHT + _GAP), "white")
     row.paste(whole, (_GAP, 0))
     pen = ImageDraw.Draw(row)
     for column, name in enumerate(_COLUMNS):
-        x = side * 2 + 2 * _GAP + column * (side + _GAP)
+        x = side * 3 // 2 + 2 * _GAP + column * (side + _GAP)
         crop = comparison.images[name][..., top : top + _CROP, left : left + _CROP]
         row.paste(Image.fromarray(_to_array(crop)).resize((side, side), Image.Resampling.NEAREST), (x, 0))
         _caption(pen, (x, side + 4), name, comparison.numbers.get(name))
@@ -105,13 +106,13 @@ def _caption(pen: Any, place: tuple[int, int], name: str, numbers: Numbers | Non
     pen.text((place[0], place[1] + 22), details, fill="black", font=ImageFont.load_default(12))
 
 
-def _most_detailed(gt: Tensor) -> tuple[int, int]:
-    """Return top and left of the crop with the most gradient energy, away from the border."""
-    grey = gt.mean(1, keepdim=True)
+def _most_structured(gt: Tensor) -> tuple[int, int]:
+    """Return top and left of the crop with the most gradient energy at the size of LR."""
+    grey = nn.functional.avg_pool2d(gt.mean(1, keepdim=True), _SCALE)
     energy = grey.diff(dim=-1)[..., 1:, :].square() + grey.diff(dim=-2)[..., 1:].square()
-    sums = nn.functional.avg_pool2d(energy, _CROP, stride=8)[0, 0]
+    sums = nn.functional.avg_pool2d(energy, _CROP // _SCALE, stride=1)[0, 0]
     top, left = divmod(int(sums.argmax()), sums.shape[-1])
-    return top * 8, left * 8
+    return top * _SCALE, left * _SCALE
 
 
 def _read(path: Path) -> Tensor:

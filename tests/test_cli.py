@@ -1,0 +1,65 @@
+"""The command line: what it refuses, and how it says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clp_basicsr.cli import main
+
+
+def test_missing_option_file_is_one_line_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "-opt", "no/such.yml"]) == 1
+    error = capsys.readouterr().err
+    assert "no/such.yml" in error
+    assert "-opt" in error
+    assert "Traceback" not in error
+
+
+def test_unknown_network_of_the_demo_names_the_nearest(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("basicsr", reason="the demo trains with BasicSR")
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--model", "vg19"]) == 1
+    assert "Did you mean 'vgg19'?" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "a refused demo leaves nothing behind"
+
+
+def test_missing_demo_extra_is_answered_with_the_pip_command(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("basicsr", reason="the demo trains with BasicSR")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
+    assert main(["demo"]) == 1
+    error = capsys.readouterr().err
+    assert "pip install '.[demo]'" in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("iterations", ["0", "-3", "many"])
+def test_demo_length_must_be_positive(iterations: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", "--iterations", iterations])
+    assert "--iterations" in capsys.readouterr().err
+
+
+def test_unknown_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["trian"])
+    assert "train" in capsys.readouterr().err
+
+
+def test_errors_while_training_keep_their_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("basicsr", reason="trains with BasicSR")
+    from clp_basicsr.hosts import basicsr_launch
+
+    def broken(_arguments: list[str]) -> None:
+        raise ValueError("deep inside")
+
+    monkeypatch.setattr(basicsr_launch, "train", broken)
+    with pytest.raises(ValueError, match="deep inside"):
+        main(["train", "-opt", "x.yml"])

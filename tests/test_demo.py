@@ -1,0 +1,130 @@
+"""The demo, shortened, through BasicSR's real pipeline."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("basicsr", reason="the demo trains with BasicSR")
+
+from clp_basicsr.demo.options import write_options
+from clp_basicsr.demo.photos import TRAINING_PHOTOS, VALIDATION_PHOTOS, build_data_set, photo
+
+RUN = Path("experiments/clp_demo_efficientnet_lite0")
+
+
+def _demo(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "clp_basicsr.cli", "demo", *flags]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a run of 6 iterations, and what it printed."""
+    folder = tmp_path_factory.mktemp("demo")
+    result = _demo(folder, "--iterations", "6")
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout + result.stderr
+
+
+def test_writes_what_it_promises(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    run = folder / RUN
+    assert (run / "models/net_g_latest.pth").is_file()
+    assert (run / "training_states/6.state").is_file()
+    assert list((run / "tb_logger").glob("events.*"))
+    assert not (folder / "tb_logger").exists()
+    for promised in ("comparison.png", "tensorboard --logdir", "clp-basicsr train -opt", "6/6"):
+        assert promised in printed
+
+
+def test_picture_shows_three_different_crops_of_both_photos(finished: tuple[Path, str]) -> None:
+    picture = np.asarray(Image.open(finished[0] / RUN / "comparison.png").convert("RGB"), dtype=np.float64)
+    height, width, _ = picture.shape
+    assert height > 600
+    assert width > 1300
+    columns = [picture[60:300, 470 + 300 * column : 710 + 300 * column] for column in range(3)]
+    assert all(column.std() > 5 for column in columns), "every crop shows something"
+    bicubic, sr, gt = columns
+    assert np.abs(bicubic - gt).mean() > 1
+    assert np.abs(sr - gt).mean() > 1
+    assert np.abs(sr - bicubic).mean() > 1
+
+
+def test_second_run_continues_and_fresh_keeps_the_earlier_one(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    again = _demo(folder, "--iterations", "6")
+    assert again.returncode == 0, again.stderr
+    assert "has its 6 iterations" in again.stdout
+
+    longer = _demo(folder, "--iterations", "9")
+    assert longer.returncode == 0, longer.stderr
+    assert "at iteration 6 of 9" in longer.stdout
+    assert torch.load(folder / RUN / "training_states/9.state", weights_only=True)["iter"] == 9
+
+    fresh = _demo(folder, "--iterations", "3", "--fresh")
+    assert fresh.returncode == 0, fresh.stderr
+    (earlier,) = (folder / "experiments").glob(f"{RUN.name}_archived_*")
+    assert (earlier / "training_states/9.state").is_file()
+    assert not (folder / RUN / "training_states/9.state").exists()
+
+
+def test_ctrl_c_leaves_a_state_that_the_same_command_continues(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "clp_basicsr.cli", "demo", "--iterations", "100000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0)
+    assert process.stderr is not None
+    seen = b""
+    while b"clp_pull" not in seen:  # the bar names the loss's numbers once an iteration is done
+        chunk = os.read(process.stderr.fileno(), 4096)
+        assert chunk, f"ended early: {seen.decode()}"
+        seen += chunk
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=120)
+    assert process.returncode == 130, rest.decode()
+    assert "The same command continues" in rest.decode()
+    assert "Traceback" not in rest.decode()
+
+    (state,) = (tmp_path / RUN / "training_states").glob("*.state")
+    iteration = int(state.stem)
+    assert torch.load(state, weights_only=True)["iter"] == iteration
+    result = _demo(tmp_path, "--iterations", str(iteration + 2))
+    assert result.returncode == 0, result.stderr
+    assert f"at iteration {iteration} of {iteration + 2}" in result.stdout
+
+
+def test_another_network_with_its_weights(tmp_path: Path, vgg_weights: Path) -> None:
+    result = _demo(tmp_path, "--model", "vgg", "--weights", str(vgg_weights), "--iterations", "2")
+    assert result.returncode == 0, result.stderr
+    options = (tmp_path / "experiments/clp_demo_vgg/clp_demo_vgg.yml").read_text()
+    assert str(vgg_weights) in options
+
+
+def test_lr_is_the_downsampled_gt_and_photos_are_held_out(tmp_path: Path) -> None:
+    assert not set(TRAINING_PHOTOS) & set(VALIDATION_PHOTOS)
+    build_data_set(tmp_path / "data")
+    for phase in ("train", "val"):
+        names = sorted(path.name for path in (tmp_path / "data" / phase / "gt").iterdir())
+        assert names == sorted(path.name for path in (tmp_path / "data" / phase / "lr").iterdir())
+    gt = np.asarray(Image.open(tmp_path / "data/val/gt/coffee.png"), dtype=np.float64)
+    lr = np.asarray(Image.open(tmp_path / "data/val/lr/coffee.png"), dtype=np.float64)
+    assert np.array_equal(gt, photo("coffee")[: gt.shape[0], : gt.shape[1]]), "RGB stays RGB"
+    area = gt.reshape(gt.shape[0] // 4, 4, gt.shape[1] // 4, 4, 3).mean((1, 3))
+    assert np.abs(area - lr).mean() < 4
+
+
+def test_options_take_a_path_with_quotes(tmp_path: Path) -> None:
+    import yaml
+
+    write_options(tmp_path / "x.yml", "vgg", "it's here/vgg.pth", 7)
+    opt = yaml.safe_load((tmp_path / "x.yml").read_text())
+    assert opt["train"]["perceptual_opt"]["weights"] == "it's here/vgg.pth"
+    assert opt["train"]["total_iter"] == 7
+    assert opt["train"]["scheduler"]["periods"] == [7]

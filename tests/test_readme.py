@@ -1,0 +1,148 @@
+"""The README: every block in it runs as it stands there."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from clp_basicsr import CLPLoss
+from clp_basicsr.extractors import ALIASES, NETWORKS
+from clp_basicsr.loss import KEYWORDS
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+TINY_RUN = """
+name: tiny
+model_type: SRModel
+scale: 4
+num_gpu: auto
+manual_seed: 0
+datasets:
+  train: {name: t, type: PairedImageDataset, dataroot_gt: gt, dataroot_lq: lr, filename_tmpl: '{}',
+          io_backend: {type: disk}, gt_size: 32, use_hflip: true, use_rot: true, num_worker_per_gpu: 0,
+          batch_size_per_gpu: 2, dataset_enlarge_ratio: 4, prefetch_mode: ~}
+network_g: {type: MSRResNet, num_in_ch: 3, num_out_ch: 3, num_feat: 4, num_block: 1, upscale: 4}
+path: {pretrain_network_g: ~, strict_load_g: true, resume_state: ~}
+train:
+  ema_decay: 0
+  optim_g: {type: Adam, lr: !!float 1e-4}
+  scheduler: {type: MultiStepLR, milestones: [10], gamma: 0.5}
+  total_iter: 2
+  warmup_iter: -1
+  pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}
+%s
+logger: {print_freq: 1, save_checkpoint_freq: 1, use_tb_logger: true}
+"""
+
+TINY_TEST = """
+name: tiny_test
+model_type: SRModel
+scale: 4
+num_gpu: auto
+manual_seed: 0
+datasets:
+  test_1: {name: t, type: PairedImageDataset, dataroot_gt: gt, dataroot_lq: lr, io_backend: {type: disk}}
+network_g: {type: MSRResNet, num_in_ch: 3, num_out_ch: 3, num_feat: 4, num_block: 1, upscale: 4}
+path: {pretrain_network_g: experiments/tiny/models/net_g_latest.pth, strict_load_g: true}
+val: {save_img: false, suffix: ~, metrics: {psnr: {type: calculate_psnr, crop_border: 4}}}
+"""
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vgg_weights: Path) -> Path:
+    """A working directory with VGG's weights at BasicSR's place for them."""
+    folder = tmp_path / "experiments/pretrained_models"
+    folder.mkdir(parents=True)
+    shutil.copy(vgg_weights, folder / "vgg19-dcbb9e9d.pth")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _write_tiny_data(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    for index in range(2):
+        lr = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        for name, image in (("lr", lr), ("gt", lr.repeat(4, 0).repeat(4, 1))):
+            (folder / name).mkdir(exist_ok=True)
+            Image.fromarray(image).save(folder / name / f"{index}.png")
+
+
+def test_python_block_runs(workplace: Path) -> None:
+    (block,) = [block for block in _blocks("python") if "CLPLoss" in block]
+    names: dict[str, object] = {}
+    exec(block, names)
+    assert names["sr"].grad.abs().sum() > 0  # type: ignore[attr-defined]
+
+
+def test_yaml_block_builds_the_loss(workplace: Path) -> None:
+    build_loss = pytest.importorskip("basicsr.losses", reason="needs BasicSR").build_loss
+    (block,) = _blocks("yaml")
+    loss = build_loss(yaml.safe_load(block)["perceptual_opt"])
+    assert isinstance(loss, CLPLoss)
+    assert loss.loss_weight == 5e-3
+
+
+def test_own_train_script_and_every_command_of_the_basicsr_block(workplace: Path) -> None:
+    pytest.importorskip("basicsr", reason="trains with BasicSR")
+    if not shutil.which("clp-basicsr"):
+        pytest.skip("the package is not installed: no clp-basicsr on the PATH")
+    _write_tiny_data(workplace)
+    (yaml_block,) = _blocks("yaml")
+    (workplace / "FILE.yml").write_text(TINY_RUN % yaml_block)
+    (workplace / "TEST.yml").write_text(TINY_TEST)
+    (script,) = [block for block in _blocks("python") if "train_pipeline" in block]
+    (workplace / "own_train.py").write_text(script)
+    _run(f"{sys.executable} own_train.py -opt FILE.yml", workplace)
+    assert "clp_pull" in _log(workplace)
+    (commands,) = [block for block in _blocks("bash") if "clp-basicsr train" in block]
+    for command in commands.strip().splitlines():
+        _run(command.split("#")[0], workplace)
+    assert list((workplace / "results/tiny_test").glob("*.log"))
+
+
+def _run(command: str, folder: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+
+
+def _log(folder: Path) -> str:
+    return "".join(path.read_text() for path in (folder / "experiments/tiny").glob("*.log"))
+
+
+def test_keyword_table_is_the_signature() -> None:
+    parameters = inspect.signature(CLPLoss.__init__).parameters
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \| `(.+?)` \|", README, flags=re.MULTILINE)
+    listed = {name: default for names, default in rows for name in re.findall(r"[a-z_]+", names)}
+    table = {name: default for name, default in listed.items() if name in KEYWORDS}
+    assert sorted(table) == sorted(KEYWORDS)
+    for name, default in table.items():
+        assert eval(default) == parameters[name].default, name
+
+
+def test_every_network_is_named() -> None:
+    (row,) = [line for line in README.splitlines() if line.startswith("| `model` |")]
+    for name in [*ALIASES, *NETWORKS]:
+        family, _, size = name.partition("_")
+        assert f'"{name}"' in row or (f'"{family}' in row and f"_{size.removesuffix('_reg')}`" in row), name
+
+
+def test_every_linked_file_exists() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (Path(__file__).parents[1] / target).exists(), target
