@@ -1,0 +1,177 @@
+"""Which model's LR batch a loss reads, and what is said when there is none."""
+
+import copy
+import gc
+import pickle
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from basicsr.losses import build_loss
+from basicsr.models import build_model
+from basicsr.models.sr_model import SRModel
+from torch import Tensor, nn
+
+from hosts.options import PERCEPTUAL, SCALE, train_options
+from hosts.records import Records
+from hosts.runs import isolated
+
+HINT = r"loss\.bind\(model\)"
+
+
+class Composed(nn.Module):
+    """Somebody's own loss around others: no parameters to train, a pair as BasicSR wants it."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, sr: Tensor, gt: Tensor) -> tuple[Tensor, None]:
+        return torch.stack([part(sr, gt)[0] for part in self.parts]).sum(), None
+
+
+@pytest.fixture
+def batch() -> dict[str, Tensor]:
+    return make_batch(0)
+
+
+def make_batch(seed: int) -> dict[str, Tensor]:
+    gt = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+    return {"gt": gt, "lq": F.avg_pool2d(gt, SCALE)}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> SRModel:
+    return make_model(tmp_path)
+
+
+def make_model(folder: Path) -> SRModel:
+    options = train_options(folder) | {"is_train": True, "dist": False, "rank": 0, "world_size": 1}
+    with isolated(folder):
+        return build_model(options)
+
+
+@pytest.fixture
+def loss(tmp_path: Path) -> Any:
+    return make_loss(tmp_path)
+
+
+def make_loss(folder: Path) -> Any:
+    with isolated(folder):
+        return build_loss(PERCEPTUAL)
+
+
+def step(model: SRModel, batch: dict[str, Tensor]) -> dict[str, float]:
+    model.feed_data(batch)
+    model.optimize_parameters(1)
+    log: dict[str, float] = model.get_current_log()
+    return log
+
+
+def test_no_model_at_all(loss: Any, batch: dict[str, Tensor]) -> None:
+    with pytest.raises(RuntimeError, match=HINT):
+        loss(batch["gt"], batch["gt"])
+
+
+def test_model_without_a_batch(model: SRModel, batch: dict[str, Tensor]) -> None:
+    with pytest.raises(RuntimeError, match="SRModel, which must hold the LR batch in `lq`"):
+        model.cri_perceptual(batch["gt"], batch["gt"])
+
+
+def test_model_that_is_gone(batch: dict[str, Tensor], tmp_path: Path, records: Records) -> None:
+    """A loss neither keeps its model alive nor clings to a dead one."""
+    model = make_model(tmp_path)
+    step(model, batch)
+    loss, dead = model.cri_perceptual, weakref.ref(model)
+    del model
+    gc.collect()
+    assert dead() is None
+    with pytest.raises(RuntimeError, match=HINT):
+        loss(batch["gt"], batch["gt"])
+
+    heir = make_model(tmp_path)
+    heir.cri_perceptual, other = loss, make_batch(1)
+    step(heir, other)
+    assert torch.equal(records.calls[-1].lr, other["lq"])
+
+
+def test_two_models_with_the_same_loss(model: SRModel, batch: dict[str, Tensor], tmp_path: Path) -> None:
+    other = make_model(tmp_path)
+    other.cri_perceptual = model.cri_perceptual
+    model.feed_data(batch)
+    other.feed_data(make_batch(1))
+    with pytest.raises(RuntimeError, match=HINT):
+        other.optimize_parameters(1)
+    model.cri_perceptual.bind(model)
+    assert step(model, batch)["l_percep"] > 0
+
+
+def test_second_model_takes_the_same_loss_later(model: SRModel, batch: dict[str, Tensor], tmp_path: Path) -> None:
+    """It must not go on with the first model's batch in silence."""
+    step(model, batch)
+    other = make_model(tmp_path)
+    other.cri_perceptual = model.cri_perceptual
+    with pytest.raises(RuntimeError, match=HINT):
+        step(other, make_batch(1))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda loss: pickle.loads(pickle.dumps(loss))])
+def test_copies_are_bound_to_nothing(copied: Any, model: SRModel, batch: dict[str, Tensor]) -> None:
+    step(model, batch)
+    with pytest.raises(RuntimeError, match=HINT):
+        copied(model.cri_perceptual)(batch["gt"], batch["gt"])
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda loss: loss, Composed, nn.Sequential, lambda loss: nn.ModuleDict({"clp": loss})]
+)
+def test_attribute_of_any_name(
+    wrap: Any, model: SRModel, loss: Any, batch: dict[str, Tensor], records: Records
+) -> None:
+    """The loss is found wherever the model keeps it, not only as `cri_perceptual`."""
+    model.cri_perceptual, model.cri_extra = None, wrap(loss)
+    model.feed_data(batch)
+    value, style = loss(batch["gt"] * 0.9, batch["gt"])
+    assert style is None
+    assert value > 0
+    assert torch.equal(records.calls[-1].lr, batch["lq"])
+
+
+@pytest.mark.parametrize("keep", [lambda loss: [loss], lambda loss: {"clp": loss}, lambda loss: {"all": (1, [loss])}])
+def test_list_and_dict_attributes(
+    keep: Any, model: SRModel, loss: Any, batch: dict[str, Tensor], records: Records
+) -> None:
+    model.extra_losses = keep(loss)
+    model.feed_data(batch)
+    loss(batch["gt"] * 0.9, batch["gt"])
+    assert torch.equal(records.calls[-1].lr, batch["lq"])
+    assert {"clp_pull_extra_losses", "clp_push_extra_losses"} <= set(step_log(model))
+
+
+def step_log(model: SRModel) -> dict[str, float]:
+    reduced: dict[str, float] = model.reduce_loss_dict({"l_pix": torch.tensor(1.0)})
+    return reduced
+
+
+def test_composed_loss_in_training(model: SRModel, loss: Any, batch: dict[str, Tensor], records: Records) -> None:
+    model.cri_perceptual = Composed(loss)
+    log = step(model, batch)
+    assert {"l_percep", "clp_pull", "clp_push", "clp_active"} <= set(log)
+    assert torch.equal(records.calls[-1].lr, batch["lq"])
+
+
+@pytest.mark.parametrize("keep", [Composed, lambda *losses: list(losses)])
+def test_two_losses_in_one_attribute(
+    keep: Any, model: SRModel, batch: dict[str, Tensor], tmp_path: Path, records: Records
+) -> None:
+    losses = [make_loss(tmp_path), make_loss(tmp_path)]
+    model.cri_perceptual, model.cri_both = None, keep(*losses)
+    model.feed_data(batch)
+    for loss in losses:
+        loss(batch["gt"] * 0.9, batch["gt"])
+    assert all(torch.equal(call.lr, batch["lq"]) for call in records.calls)
+    assert len(records.calls) == 2
+    assert len({name for name in step_log(model) if name.startswith("clp_pull")}) == 2

@@ -1,0 +1,103 @@
+"""``import clp_basicsr`` before, after, without and inside ``import basicsr``, each in a fresh process."""
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from hosts.runs import python, succeeded
+
+WITHOUT_BASICSR = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "basicsr":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+SHIM_BY_HAND = """
+import sys, types
+from torchvision.transforms.functional import rgb_to_grayscale
+module = types.ModuleType("torchvision.transforms.functional_tensor")
+module.rgb_to_grayscale = rgb_to_grayscale
+sys.modules[module.__name__] = module
+"""
+
+# One step of a model that came from this `basicsr`: the loss is registered, finds its LR batch, and is logged.
+USE = """
+import torch
+from basicsr.models.base_model import BaseModel
+from basicsr.utils.registry import LOSS_REGISTRY
+model = BaseModel({"num_gpu": 0, "is_train": True, "dist": False})
+model.cri_perceptual = LOSS_REGISTRY.get("CLPLoss")(model="vgg", weights="random", layer_weights={"relu1_1": 1.0})
+model.lq = torch.rand(1, 3, 8, 8)
+value, style = model.cri_perceptual(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))
+assert style is None
+print("LOGGED", *sorted(model.reduce_loss_dict({"l_percep": value})))
+"""
+LOGGED = "LOGGED clp_active clp_pull clp_push l_percep"
+
+
+def test_import_is_light_and_needs_no_basicsr(tmp_path: Path) -> None:
+    script = f"""{WITHOUT_BASICSR}
+import clp_basicsr, torch
+print(sorted({{"basicsr", "torchvision", "transformers"}} & set(sys.modules)))
+sr = torch.rand(1, 3, 32, 32, requires_grad=True)
+loss = clp_basicsr.CLPLoss(model="vgg", weights="random", layer_weights={{"relu1_1": 1.0}})
+loss(sr, torch.rand(1, 3, 32, 32), torch.rand(1, 3, 8, 8)).backward()
+print(bool(sr.grad.abs().sum() > 0))
+"""
+    assert succeeded(python("-c", script, folder=tmp_path)).split("\n")[:2] == ["[]", "True"]
+
+
+def test_import_leaves_an_installed_basicsr_alone(tmp_path: Path) -> None:
+    script = "import sys, clp_basicsr; print(sorted({'basicsr', 'torchvision', 'transformers'} & set(sys.modules)))"
+    assert succeeded(python("-c", script, folder=tmp_path)).strip() == "[]"
+
+
+def test_register_without_basicsr(tmp_path: Path) -> None:
+    run = python("-c", f"{WITHOUT_BASICSR}\nimport clp_basicsr\nclp_basicsr.register()", folder=tmp_path)
+    assert run.returncode == 1
+    last_line = run.stderr.strip().splitlines()[-1]
+    assert last_line.startswith("ImportError: ")
+    assert "pip install basicsr" in last_line
+
+
+@pytest.mark.parametrize("call", ["import basicsr", "clp_basicsr.register()"])
+@pytest.mark.parametrize("error", ["ModuleNotFoundError('No module named lmdb', name='lmdb')", "OSError('broken')"])
+def test_an_error_in_basicsr_itself_is_shown(call: str, error: str, tmp_path: Path) -> None:
+    (tmp_path / "basicsr").mkdir()
+    (tmp_path / "basicsr" / "__init__.py").write_text(f"raise {error}\n", encoding="utf-8")
+    run = python("-c", f"import clp_basicsr\n{call}", folder=tmp_path, path=tmp_path)
+    assert run.returncode == 1
+    assert run.stderr.strip().splitlines()[-1] == error.replace("('", ": ").split("'")[0]
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import clp_basicsr\nimport basicsr",
+        "import clp_basicsr\nimport basicsr.utils.registry",
+        f"{SHIM_BY_HAND}\nimport basicsr\nimport clp_basicsr",
+    ],
+    ids=["clp first", "clp first, then the registry alone", "basicsr first"],
+)
+def test_any_order(imports: str, tmp_path: Path) -> None:
+    assert LOGGED in succeeded(python("-c", f"{imports}\n{USE}", folder=tmp_path))
+
+
+@pytest.mark.parametrize("inside", ["archs/user_arch.py", "models/lr_scheduler.py"])
+def test_from_inside_a_partially_imported_basicsr(inside: str, tmp_path: Path) -> None:
+    """As in a checkout of BasicSR with somebody's own files in it, which it imports while it is imported."""
+    installed, copied = find_spec("basicsr"), tmp_path / "basicsr"
+    assert installed is not None
+    assert installed.origin is not None
+    shutil.copytree(Path(installed.origin).parent, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    file = copied / inside
+    former = file.read_text(encoding="utf-8") if file.exists() else ""
+    file.write_text(f"import clp_basicsr\n{former}", encoding="utf-8")
+    shim = "" if inside.startswith("archs") else SHIM_BY_HAND  # archs are imported before the module that needs it
+    output = succeeded(python("-c", f"{shim}\nimport basicsr\n{USE}", folder=tmp_path, path=tmp_path))
+    assert LOGGED in output
