@@ -60,7 +60,7 @@ def number(argument: str, given: object, *, zero_allowed: bool = False) -> float
     if isinstance(given, bool) or not isinstance(given, (int, float)):
         raise TypeError(
             f"Argument `{argument}` must be a number {bound}, but got {given!r} of type "
-            f"{type(given).__name__}.{_yaml_hint(given)}"
+            f"{type(given).__name__}.{yaml_hint(given)}"
         )
     value = float(given)
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero_allowed):
@@ -68,7 +68,8 @@ def number(argument: str, given: object, *, zero_allowed: bool = False) -> float
     return value
 
 
-def _yaml_hint(given: object) -> str:
+def yaml_hint(given: object) -> str:
+    """Return what to write where YAML made text of a number, else ``""``."""
     try:
         float(given)  # type: ignore[arg-type]
     except (TypeError, ValueError):

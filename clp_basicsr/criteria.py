@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from clp_basicsr.arguments import number
+from clp_basicsr.arguments import number, yaml_hint
 from clp_basicsr.distances import Distance
 from clp_basicsr.messages import not_a_choice
 
@@ -139,7 +139,8 @@ def _triplet(distance: Distance, margin: object, push_weight: object) -> Criteri
     push = number("push_weight", push_weight, zero_allowed=True)
     if isinstance(margin, str):
         if margin != "relative":
-            raise ValueError(not_a_choice("margin", margin, ["relative"], " or a number > 0"))
+            advice = yaml_hint(margin)
+            raise ValueError(not_a_choice("margin", margin, ["relative"], " or a number > 0") + advice)
         return RelativeTriplet(distance, push)
     if push != 1.0:
         raise ValueError(

@@ -179,13 +179,7 @@ class CLPLoss(nn.Module):
                 "CLPLoss needs the LR batch as its negative, but got none and is bound to no model. "
                 "Pass it, loss(sr, target, lr), or bind the model that keeps it in `lq` once: loss.bind(model)."
             )
-        lr = getattr(owner, "lq", None)
-        if lr is None:
-            raise RuntimeError(
-                f"CLPLoss is bound to a {type(owner).__name__}, which must hold the LR batch in `lq`, but has none "
-                "now. Call its feed_data first, or pass the batch: loss(sr, target, lr)."
-            )
-        return lr  # type: ignore[no-any-return]
+        return lr_of(owner)
 
     def take_summary(self) -> Summary | None:
         """Return ``summary`` and forget it, so that a later step does not report it again."""
@@ -218,6 +212,21 @@ class CLPLoss(nn.Module):
             push=_weighted_mean([term.push for term in terms], weights),
             active=_weighted_mean([term.active for term in terms], totals),
         )
+
+
+def lr_of(model: Any) -> Tensor:
+    """Return ``model.lq``.
+
+    Raises:
+        RuntimeError: if it has none now.
+    """
+    lr: Tensor | None = getattr(model, "lq", None)
+    if lr is None:
+        raise RuntimeError(
+            f"CLPLoss is bound to a {type(model).__name__}, which must hold the LR batch in `lq`, but has none "
+            "now. Call its feed_data first, or pass the batch: loss(sr, target, lr)."
+        )
+    return lr
 
 
 def _weighted_mean(values: list[Tensor], weights: list[float] | list[int]) -> Tensor:

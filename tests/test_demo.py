@@ -79,18 +79,27 @@ def test_second_run_continues_and_fresh_keeps_the_earlier_one(finished: tuple[Pa
 
 def test_ctrl_c_leaves_a_state_that_the_same_command_continues(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "clp_basicsr.cli", "demo", "--iterations", "100000"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0)
-    assert process.stderr is not None
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
     seen = b""
     while b"clp_pull" not in seen:  # the bar names the loss's numbers once an iteration is done
-        chunk = os.read(process.stderr.fileno(), 4096)
+        chunk = os.read(process.stdout.fileno(), 4096)
         assert chunk, f"ended early: {seen.decode()}"
         seen += chunk
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=120)
-    assert process.returncode == 130, rest.decode()
-    assert "The same command continues" in rest.decode()
-    assert "Traceback" not in rest.decode()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the data loader's worker too
+    rest, _ = process.communicate(timeout=120)
+    printed = rest.decode()
+    assert process.returncode == 130, printed
+    assert printed.count("Stopping after this iteration") == 1
+    assert "The same command continues" in printed
+    assert "Traceback" not in printed
 
     (state,) = (tmp_path / RUN / "training_states").glob("*.state")
     iteration = int(state.stem)

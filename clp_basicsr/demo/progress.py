@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,7 @@ class _Watch:
     """Follows one run from the moment its model is built."""
 
     def __init__(self, iterations: int, done: int) -> None:
+        self.process = os.getpid()
         self.iterations = iterations
         self.done = done
         self.bar: tqdm[Any] | None = None
@@ -27,6 +29,8 @@ class _Watch:
         self.interrupted = False
 
     def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self.process:
+            return  # a data loader's worker: it ends with us
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True

@@ -46,12 +46,22 @@ class CLPLoss(loss.CLPLoss):
         return super().forward(sr, target, lr), None
 
     def bound_lr(self) -> Tensor:
-        """Return the LR batch of the model that holds this loss, found on the first call."""
-        if self._owner is None or self._owner() is None:
-            holders = [model for model in _models if any(held is self for held in _losses(model).values())]
-            if len(holders) == 1:
-                self.bind(holders[0])
-        return super().bound_lr()
+        """Return the LR batch of the model this loss is bound to, or else of the one that holds it.
+
+        Raises:
+            RuntimeError: if there is no such model, more than one, or it has no ``lq`` now.
+        """
+        if self._owner is not None and self._owner() is not None:
+            return super().bound_lr()
+        # Looked up at every call: a model can be given this loss, or lose it, at any time.
+        holders = [model for model in _models if any(held is self for held in _losses(model).values())]
+        if len(holders) > 1:
+            names = sorted(type(model).__name__ for model in holders)
+            raise RuntimeError(
+                f"CLPLoss is held by {len(holders)} models ({', '.join(names)}) and cannot tell whose LR batch is its "
+                "negative. Say so once: loss.bind(model)."
+            )
+        return loss.lr_of(holders[0]) if holders else super().bound_lr()
 
 
 def install() -> None:
@@ -141,13 +151,12 @@ def _log_entries(model: Any) -> dict[str, Tensor]:
     return entries
 
 
-def _losses(model: Any) -> dict[str, CLPLoss]:
+def _losses(model: Any) -> dict[str, loss.CLPLoss]:
     """Return the losses a model holds, by attribute: directly, in containers, or in composed losses."""
-    found: dict[str, CLPLoss] = {}
+    found: dict[str, loss.CLPLoss] = {}
     for name, value in vars(model).items():
-        for module in _modules(value):
-            if isinstance(module, CLPLoss):
-                found[name] = module
+        held = [module for module in _modules(value) if isinstance(module, loss.CLPLoss)]
+        found |= {name if len(held) == 1 else f"{name}_{index}": each for index, each in enumerate(held)}
     return found
 
 

@@ -67,7 +67,7 @@ def _run(module_name: str, pipeline: str, arguments: Sequence[str]) -> None:
 
 def _with_launcher(arguments: list[str]) -> list[str]:
     """Add ``--launcher pytorch`` under torchrun: without it every process would train alone."""
-    if "TORCHELASTIC_RUN_ID" in os.environ and "--launcher" not in arguments:
+    if "TORCHELASTIC_RUN_ID" in os.environ and not any(each.startswith("--launcher") for each in arguments):
         return [*arguments, "--launcher", "pytorch"]
     return arguments
 

@@ -23,7 +23,7 @@ def when_imported(module_name: str, action: Action) -> None:
     if module is not None and not _is_initialising(module):
         action(module)
         return
-    _FINDER.actions[module_name] = action
+    (_FINDER.actions if module is None else _FINDER.half_imported)[module_name] = action
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
 
@@ -63,10 +63,12 @@ class _ActingFinder(importlib.abc.MetaPathFinder):
 
     def __init__(self) -> None:
         self.actions: dict[str, Action] = {}
+        self.half_imported: dict[str, Action] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        self._act_on_finished()
         if fullname not in self.actions:
             return None
         for finder in sys.meta_path:
@@ -75,6 +77,13 @@ class _ActingFinder(importlib.abc.MetaPathFinder):
                 spec.loader = _ActingLoader(spec.loader, self.actions[fullname])
                 return spec
         return None
+
+    def _act_on_finished(self) -> None:
+        """Serve modules that were half imported when somebody began to wait: any later import tells."""
+        for name in list(self.half_imported):
+            module = sys.modules.get(name)
+            if module is not None and not _is_initialising(module):
+                self.half_imported.pop(name)(module)
 
 
 class _LastResort(importlib.abc.MetaPathFinder, importlib.abc.Loader):
