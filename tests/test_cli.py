@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
 from clp_basicsr.cli import main
+
+needs_basicsr = pytest.mark.skipif(importlib.util.find_spec("basicsr") is None, reason="BasicSR is not installed")
 
 
 def test_missing_option_file_is_one_line_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,20 +20,20 @@ def test_missing_option_file_is_one_line_without_a_traceback(capsys: pytest.Capt
     assert "Traceback" not in error
 
 
+@needs_basicsr
 def test_unknown_network_of_the_demo_names_the_nearest(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("basicsr", reason="the demo trains with BasicSR")
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--model", "vg19"]) == 1
     assert "Did you mean 'vgg19'?" in capsys.readouterr().err
     assert not list(tmp_path.iterdir()), "a refused demo leaves nothing behind"
 
 
+@needs_basicsr
 def test_missing_demo_extra_is_answered_with_the_pip_command(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("basicsr", reason="the demo trains with BasicSR")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
     assert main(["demo"]) == 1
@@ -53,8 +56,8 @@ def test_unknown_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) 
     assert "train" in capsys.readouterr().err
 
 
+@needs_basicsr
 def test_errors_while_training_keep_their_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("basicsr", reason="trains with BasicSR")
     from clp_basicsr.hosts import basicsr_launch
 
     def broken(_arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import os
 import re
@@ -19,6 +20,7 @@ from clp_basicsr import CLPLoss
 from clp_basicsr.extractors import ALIASES, NETWORKS
 from clp_basicsr.loss import KEYWORDS
 
+needs_basicsr = pytest.mark.skipif(importlib.util.find_spec("basicsr") is None, reason="BasicSR is not installed")
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 TINY_RUN = """
@@ -88,16 +90,18 @@ def test_python_block_runs(workplace: Path) -> None:
     assert names["sr"].grad.abs().sum() > 0  # type: ignore[attr-defined]
 
 
+@needs_basicsr
 def test_yaml_block_builds_the_loss(workplace: Path) -> None:
-    build_loss = pytest.importorskip("basicsr.losses", reason="needs BasicSR").build_loss
+    from basicsr.losses import build_loss
+
     (block,) = _blocks("yaml")
     loss = build_loss(yaml.safe_load(block)["perceptual_opt"])
     assert isinstance(loss, CLPLoss)
     assert loss.loss_weight == 5e-3
 
 
+@needs_basicsr
 def test_own_train_script_and_every_command_of_the_basicsr_block(workplace: Path) -> None:
-    pytest.importorskip("basicsr", reason="trains with BasicSR")
     if not shutil.which("clp-basicsr"):
         pytest.skip("the package is not installed: no clp-basicsr on the PATH")
     _write_tiny_data(workplace)

@@ -1,0 +1,129 @@
+"""Criteria, one layer of made-up features at a time, against torch and against plain loops."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clp_basicsr.criteria import CRITERIA, Criterion, FixedMarginTriplet, RelativeTriplet
+from clp_basicsr.distances import DISTANCES
+
+from .oracles import loop_distances, loop_relative, loop_sizes
+
+ALL = ("l2", "l1", "cosine")
+Build = Callable[[str], Criterion]
+BOTH: dict[str, Build] = {
+    "relative": lambda distance: RelativeTriplet(DISTANCES[distance], 0.3),
+    "fixed": lambda distance: FixedMarginTriplet(DISTANCES[distance], 4.0),
+}
+
+
+def triple(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Anchor, positive, and one negative per image; the anchor lies between the two others."""
+    generator = torch.Generator().manual_seed(seed)
+    positive, negative, noise = (torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(3))
+    return (0.6 * positive + 0.4 * negative + 0.2 * noise).requires_grad_(), positive, negative[None]
+
+
+def numpy(*features: Tensor) -> list[np.ndarray]:
+    return [each.detach().numpy() for each in features]
+
+
+def test_the_table_names_the_triplet() -> None:
+    assert list(CRITERIA) == ["triplet"]
+
+
+@pytest.mark.parametrize("push_weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("distance", ALL)
+def test_relative_equals_plain_loops(distance: str, push_weight: float) -> None:
+    anchor, positive, negatives = triple(2, 5, 4, 6)
+    terms = RelativeTriplet(DISTANCES[distance], push_weight)(anchor, positive, negatives, weight=0.7)
+    value, pull, push = loop_relative(numpy(anchor, positive, negatives[0]), distance, push_weight)
+    assert terms.loss.item() == pytest.approx(0.7 * value, rel=1e-10)
+    assert terms.pull.item() == pytest.approx(pull, rel=1e-10)
+    assert terms.push.item() == pytest.approx(push, rel=1e-10)
+    assert push > 0.05
+
+
+@pytest.mark.parametrize("distance", ALL)
+def test_push_weight_1_is_the_hinge_with_swapped_negative(distance: str) -> None:
+    anchor, positive, negatives = triple(1, 5, 4, 6)
+    a, p, n = (each[0] for each in numpy(anchor, positive, negatives[0]))
+    to_positive, to_negative, gap = (np.array(loop_distances(*pair, distance)) for pair in ((a, p), (a, n), (p, n)))
+    hinge = np.maximum(to_positive - np.minimum(to_negative, gap) + gap, 0)
+    floor = 0.05 * gap.mean() + 0.01 * np.mean(loop_sizes(p, distance)) + 1e-6
+    terms = RelativeTriplet(DISTANCES[distance], 1.0)(anchor, positive, negatives, weight=1.0)
+    assert terms.loss.item() == pytest.approx((hinge / (gap + floor)).mean(), rel=1e-10)
+
+
+@pytest.mark.parametrize("distance", ["l2", "l1"])
+@pytest.mark.parametrize("seed", range(5))
+def test_relative_is_between_the_pull_and_twice_the_pull(distance: str, seed: int) -> None:
+    terms = RelativeTriplet(DISTANCES[distance], 1.0)(*triple(2, 5, 4, 6, seed=seed), weight=1.0)
+    assert terms.pull.item() < terms.loss.item() <= 2 * terms.pull.item()
+
+
+@pytest.mark.parametrize("distance", ALL)
+def test_relative_is_0_at_gt_and_nearly_2_at_the_negative(distance: str) -> None:
+    _, positive, negatives = triple(2, 5, 4, 6)
+    criterion = RelativeTriplet(DISTANCES[distance], 1.0)
+    assert criterion(positive, positive, negatives, weight=1.0).loss.item() == 0
+    assert 1.8 < criterion(negatives[0], positive, negatives, weight=1.0).loss.item() < 2
+
+
+def test_floor_is_taken_per_image() -> None:
+    """An image of large features must not weigh on the floor of its neighbour in the batch."""
+    scales = torch.tensor([1.0, 100.0], dtype=torch.float64).view(2, 1, 1, 1)
+    anchor, positive, negatives = (each * scales for each in triple(2, 5, 4, 6))
+    criterion = RelativeTriplet(DISTANCES["l2"], 1.0)
+    single = [criterion(anchor[i : i + 1], positive[i : i + 1], negatives[:, i : i + 1], 1.0).loss for i in (0, 1)]
+    together = criterion(anchor, positive, negatives, weight=1.0).loss
+    torch.testing.assert_close(together, torch.stack(single).mean(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("distance", "order"), [("l2", 2.0), ("l1", 1.0)])
+def test_fixed_margin_is_torchs_triplet_margin_loss(distance: str, order: float) -> None:
+    anchor, positive, negatives = triple(2, 5, 4, 6)
+    terms = FixedMarginTriplet(DISTANCES[distance], 2.5)(anchor, positive, negatives, weight=0.7)
+    flat = [(0.7 * each).flatten(2) for each in (anchor, positive, negatives[0])]
+    expected = nn.TripletMarginLoss(margin=2.5, p=order)(*flat)
+    torch.testing.assert_close(terms.loss, expected, rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(terms.loss, anchor)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, anchor)[0], rtol=1e-10, atol=1e-14)
+
+
+def test_fixed_margin_with_cosine_weights_the_distance() -> None:
+    anchor, positive, negatives = triple(1, 5, 4, 6)
+    a, p, n = (each[0] for each in numpy(anchor, positive, negatives[0]))
+    differences = np.subtract(loop_distances(a, p, "cosine"), loop_distances(a, n, "cosine"))
+    terms = FixedMarginTriplet(DISTANCES["cosine"], 0.2)(anchor, positive, negatives, weight=0.7)
+    assert terms.loss.item() == pytest.approx(np.maximum(0.7 * differences + 0.2, 0).mean(), rel=1e-10)
+
+
+def test_active_is_the_share_of_open_hinges() -> None:
+    anchor, positive, negatives = triple(2, 50, 4, 6)
+    flat = [each.flatten(2) for each in (anchor, positive, negatives[0])]
+    margin = 2.5
+    hinges = nn.TripletMarginLoss(margin=margin, reduction="none")(*flat)
+    terms = FixedMarginTriplet(DISTANCES["l2"], margin)(anchor, positive, negatives, weight=1.0)
+    share = (hinges > 0).double().mean().item()
+    assert 0 < share < 1
+    assert terms.active.item() == pytest.approx(share)
+    assert terms.total == 100
+
+
+@pytest.mark.parametrize("distance", ALL)
+@pytest.mark.parametrize("margin", BOTH)
+def test_gradient_is_the_numerical_one(distance: str, margin: str) -> None:
+    anchor, positive, negatives = triple(2, 3, 2, 3)
+    criterion = BOTH[margin](distance)
+    assert torch.autograd.gradcheck(lambda x: criterion(x, positive, negatives, 0.7).loss, (anchor,))
+
+
+@pytest.mark.parametrize("margin", BOTH)
+def test_only_the_loss_carries_gradient(margin: str) -> None:
+    terms = BOTH[margin]("l2")(*triple(2, 3, 2, 3), weight=1.0)
+    assert terms.loss.requires_grad
+    assert not any(each.requires_grad for each in (terms.pull, terms.push, terms.active))

@@ -1,0 +1,85 @@
+"""Distances against plain loops, and their gradient where both features are equal."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from clp_basicsr.distances import DISTANCES
+
+from .oracles import loop_distances, loop_sizes
+
+ALL = ("l2", "l1", "cosine")
+
+
+def features(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_names() -> None:
+    assert set(DISTANCES) == set(ALL)
+
+
+@pytest.mark.parametrize("distance", ALL)
+def test_distance_equals_plain_loops(distance: str) -> None:
+    first, second = features(0, 3, 5, 4, 6), features(1, 3, 5, 4, 6)
+    expected = [loop_distances(a.numpy(), b.numpy(), distance) for a, b in zip(first, second)]
+    np.testing.assert_allclose(DISTANCES[distance].between(first, second).numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("distance", ALL)
+def test_distance_broadcasts_over_several_negatives(distance: str) -> None:
+    anchor, negatives = features(0, 2, 5, 4, 6), features(1, 3, 2, 5, 4, 6)
+    together = DISTANCES[distance].between(anchor, negatives)
+    for index, negative in enumerate(negatives):
+        torch.testing.assert_close(together[index], DISTANCES[distance].between(anchor, negative))
+
+
+@pytest.mark.parametrize(("distance", "order"), [("l2", 2.0), ("l1", 1.0)])
+def test_scale_and_eps_act_as_in_torchs_pairwise_distance(distance: str, order: float) -> None:
+    first, second = features(0, 3, 5, 4, 6), features(1, 3, 5, 4, 6)
+    expected = torch.nn.functional.pairwise_distance(0.3 * first.flatten(2), 0.3 * second.flatten(2), p=order, eps=0.02)
+    torch.testing.assert_close(DISTANCES[distance].between(first, second, 0.3, 0.02), expected)
+
+
+@pytest.mark.parametrize("distance", ALL)
+def test_size_is_the_distance_from_nothing(distance: str) -> None:
+    given = features(0, 2, 5, 4, 6)
+    expected = [np.mean(loop_sizes(image.numpy(), distance)) for image in given]
+    np.testing.assert_allclose(DISTANCES[distance].size(given).mean(-1).numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("distance", ALL)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_equal_features_are_at_distance_0_with_gradient_0(distance: str, value: float) -> None:
+    first = torch.full((2, 5, 4, 6), value, requires_grad=True)
+    between = DISTANCES[distance].between(first, torch.full((2, 5, 4, 6), value))
+    (gradient,) = torch.autograd.grad(between.sum(), first)
+    assert torch.equal(between, torch.zeros_like(between))
+    assert torch.equal(gradient, torch.zeros_like(first))
+
+
+@pytest.mark.parametrize("distance", ALL)
+def test_distances_are_symmetric(distance: str) -> None:
+    first, second = features(0, 2, 5, 4, 6), features(1, 2, 5, 4, 6)
+    between = DISTANCES[distance].between
+    torch.testing.assert_close(between(first, second), between(second, first))
+
+
+def test_cosine_is_torchs_cosine_where_features_are_not_tiny() -> None:
+    first, second = features(0, 2, 5, 4, 6), features(1, 2, 5, 4, 6)
+    expected = 1 - torch.nn.functional.cosine_similarity(first, second, dim=1).flatten(1)
+    torch.testing.assert_close(DISTANCES["cosine"].between(first, second), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_cosine_sees_direction_only() -> None:
+    first, second = features(0, 2, 5, 4, 6), features(1, 2, 5, 4, 6)
+    between = DISTANCES["cosine"].between
+    torch.testing.assert_close(between(3 * first, second), between(first, second), rtol=1e-6, atol=1e-6)
+    assert float(between(3 * first, first).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("distance", ALL)
+def test_gradient_is_the_numerical_one(distance: str) -> None:
+    first, second = features(0, 2, 3, 2, 2).requires_grad_(), features(1, 2, 3, 2, 2)
+    assert torch.autograd.gradcheck(lambda x: DISTANCES[distance].between(x, second), (first,))

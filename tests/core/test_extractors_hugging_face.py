@@ -1,0 +1,163 @@
+"""DINO's features by name against transformers' whole models, and where the network is cut."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    ConvNextConfig,
+    ConvNextModel,
+    Dinov2Backbone,
+    Dinov2Model,
+    Dinov2WithRegistersBackbone,
+    Dinov2WithRegistersModel,
+    DINOv3ConvNextConfig,
+    DINOv3ConvNextModel,
+    DINOv3ViTBackbone,
+    DINOv3ViTModel,
+    PreTrainedModel,
+    SwinConfig,
+    SwinModel,
+)
+
+from clp_basicsr import CLPLoss, build_extractor
+
+from .oracles import normalised, transformers_features
+
+Photos = tuple[Tensor, Tensor]
+Checkpoint = tuple[Path, type[PreTrainedModel], type[PreTrainedModel], int, int]
+
+
+@pytest.fixture(params=["dinov2", "dinov2_reg", "dinov3"])
+def checkpoint(
+    request: pytest.FixtureRequest, dino_folder: Path, dino_reg_folder: Path, dinov3_folder: Path
+) -> Checkpoint:
+    """Folder, backbone class, model class, patch size, tokens before the patches."""
+    return {
+        "dinov2": (dino_folder, Dinov2Backbone, Dinov2Model, 14, 1),
+        "dinov2_reg": (dino_reg_folder, Dinov2WithRegistersBackbone, Dinov2WithRegistersModel, 14, 5),
+        "dinov3": (dinov3_folder, DINOv3ViTBackbone, DINOv3ViTModel, 16, 5),
+    }[request.param]
+
+
+def blocks_of(layers: Sequence[int]) -> list[str]:
+    return [f"block{layer}" for layer in layers]
+
+
+@pytest.mark.parametrize("blocks", [(1,), (2, 3), (1, 4)], ids=str)
+def test_blocks_are_the_stages_of_the_whole_backbone(
+    checkpoint: Checkpoint, photo_batch: Photos, blocks: tuple[int, ...]
+) -> None:
+    folder, backbone, _, patch, _ = checkpoint
+    images = photo_batch[0][:2, :, : 4 * patch, : 5 * patch]
+    features = build_extractor(str(folder), blocks_of(blocks))(images)
+    expected = transformers_features(folder, images, blocks, backbone, patch)
+    assert list(features) == blocks_of(blocks)
+    for layer, tensor in features.items():
+        assert tensor.shape == (2, 32, 4, 5)
+        torch.testing.assert_close(tensor, expected[layer], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_blocks_are_the_models_hidden_states_after_the_layer_norm(
+    checkpoint: Checkpoint, photo_batch: Photos, block: int
+) -> None:
+    folder, _, whole, patch, before = checkpoint
+    images = photo_batch[0][:2, :, : 3 * patch, : 2 * patch]
+    model = whole.from_pretrained(folder).eval()
+    with torch.no_grad():
+        hidden = model(normalised(images), output_hidden_states=True).hidden_states[block]
+        norm: nn.Module = model.get_submodule("norm" if hasattr(model, "norm") else "layernorm")
+        expected = norm(hidden)[:, before:].transpose(1, 2).reshape(2, 32, 3, 2)
+    feature = build_extractor(str(folder), blocks_of([block]))(images)[f"block{block}"]
+    torch.testing.assert_close(feature, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(29, 41), (128, 120), (17, 31)], ids=str)
+def test_images_are_padded_by_reflection_to_whole_patches(
+    checkpoint: Checkpoint, photo_batch: Photos, size: tuple[int, int]
+) -> None:
+    folder, backbone, _, patch, _ = checkpoint
+    images = photo_batch[0][:1, :, : size[0], : size[1]]
+    features = build_extractor(str(folder), ["block2"])(images)["block2"]
+    assert features.shape[-2:] == tuple(-(-length // patch) for length in size)
+    expected = transformers_features(folder, images, [2], backbone, patch)["block2"]
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_padding_is_centred(dino_folder: Path, photo_batch: Photos) -> None:
+    """An image of 28 pixels with a frame of 2 taken off is padded back to a mirrored frame of 2."""
+    inner = photo_batch[0][:1, :, 2:26, 2:26]
+    extractor = build_extractor(str(dino_folder), ["block1"])
+    mirrored = F.pad(inner, (2, 2, 2, 2), mode="reflect")
+    torch.testing.assert_close(extractor(inner)["block1"], extractor(mirrored)["block1"])
+
+
+def test_smallest_image(checkpoint: Checkpoint) -> None:
+    folder, _, _, patch, _ = checkpoint
+    extractor = build_extractor(str(folder), ["block1"])
+    assert extractor(torch.rand(1, 3, patch, patch + 1))["block1"].shape == (1, 32, 1, 2)
+    with pytest.raises(ValueError, match=rf"at least {patch}x{patch} pixels .*got {patch - 1}x40"):
+        extractor(torch.rand(1, 3, patch - 1, 40))
+
+
+@pytest.mark.parametrize("deepest", [1, 3])
+def test_network_is_cut_behind_the_deepest_block(checkpoint: Checkpoint, deepest: int) -> None:
+    folder, *_ = checkpoint
+    whole = CLPLoss(str(folder), layer_weights={"block4": 1})
+    cut = CLPLoss(str(folder), layer_weights={"block1": 1, f"block{deepest}": 1})
+    count: Callable[[CLPLoss], int] = lambda loss: sum(  # noqa: E731
+        type(module).__name__.endswith("Layer") and "Norm" not in type(module).__name__ for module in loss.modules()
+    )
+    assert count(whole) == 4
+    assert count(cut) == deepest
+
+
+def test_default_layers(dino_folder: Path, dino_reg_folder: Path) -> None:
+    weights = dict(zip(blocks_of(range(1, 9)), [1, 0.5, 0.5, 1, 0.5, 0.5, 1, 0.1]))
+    assert CLPLoss(str(dino_folder)).layer_weights == weights
+    assert CLPLoss(str(dino_reg_folder)).layer_weights == {layer: weights[layer] for layer in blocks_of(range(1, 5))}
+
+
+def test_order_of_layer_weights_does_not_matter(dino_folder: Path, photo_batch: Photos) -> None:
+    gt, lr = photo_batch
+    weights = {"block9": 3.0, "block2": 0.5, "block4": 1.0}
+    losses = [CLPLoss(str(dino_folder), layer_weights=each) for each in (weights, dict(sorted(weights.items())))]
+    assert losses[0].layer_weights == losses[1].layer_weights == weights
+    assert losses[0](gt * 0.9, gt, lr) == losses[1](gt * 0.9, gt, lr)
+
+
+def test_weights_keyword_takes_the_checkpoint_folder(dino_folder: Path, photo_batch: Photos) -> None:
+    gt, lr = photo_batch
+    given = CLPLoss("dinov2", weights=dino_folder)(gt * 0.9, gt, lr)
+    assert given == CLPLoss(str(dino_folder))(gt * 0.9, gt, lr)
+
+
+SWIN = SwinConfig(embed_dim=8, depths=[1, 1, 1], num_heads=[1, 1, 2], window_size=4, patch_size=2, image_size=32)
+CONVNEXT = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
+HIERARCHICAL: dict[str, tuple[PreTrainedModel, int]] = {
+    "swin": (SwinModel(SWIN), 2),
+    "convnext": (ConvNextModel(ConvNextConfig(**CONVNEXT)), 4),
+    "dinov3_convnext": (DINOv3ConvNextModel(DINOv3ConvNextConfig(**CONVNEXT)), 4),
+}
+
+
+@pytest.mark.parametrize("kind", HIERARCHICAL)
+@pytest.mark.parametrize("deepest", [1, 3])
+def test_hierarchical_backbones_are_padded_to_their_deepest_stride(
+    tmp_path: Path, photo_batch: Photos, kind: str, deepest: int
+) -> None:
+    """Their stages halve: 45x50 pixels become whole positions of the deepest map, and none is lost."""
+    model, first_stride = HIERARCHICAL[kind]
+    model.save_pretrained(tmp_path)
+    images = photo_batch[0][:1, :, :45, :50].clone().requires_grad_()
+    features = build_extractor(str(tmp_path), ["block1", f"block{deepest}"])(images)
+    stride = first_stride * 2 ** (deepest - 1)
+    padded = [-(-length // stride) * stride for length in (45, 50)]
+    assert features["block1"].shape[-2:] == tuple(length // first_stride for length in padded)
+    assert features[f"block{deepest}"].shape[-2:] == tuple(length // stride for length in padded)
+    (gradient,) = torch.autograd.grad(torch.stack([each.square().mean() for each in features.values()]).sum(), images)
+    assert (gradient.abs().sum(1) > 0).all()

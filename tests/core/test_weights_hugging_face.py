@@ -1,0 +1,135 @@
+"""Checkpoint folders and hub ids: what is wrong with them, and what to do about it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from clp_basicsr import CLPLoss
+
+from .oracles import crop
+
+Photos = tuple[Tensor, Tensor]
+State = dict[str, Tensor]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, dino_reg_folder: Path) -> Path:
+    """A checkpoint folder that a test may damage."""
+    return Path(shutil.copytree(dino_reg_folder, tmp_path / "checkpoint"))
+
+
+def rewrite(folder: Path, change: Callable[[State], State]) -> None:
+    file = folder / "model.safetensors"
+    safetensors.torch.save_file(change(safetensors.torch.load_file(file)), file, metadata={"format": "pt"})
+
+
+def refused(folder: Path, *said: str, kind: type[Exception] = ValueError) -> None:
+    for keywords in ({"model": str(folder)}, {"model": "dinov2_small_reg", "weights": folder}):
+        with pytest.raises(kind, match=r".") as caught:
+            CLPLoss(**keywords)
+        for part in (str(folder), *said):
+            assert part in str(caught.value)
+
+
+def test_config_missing(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    refused(folder, "config.json", kind=FileNotFoundError)
+
+
+def test_weights_missing(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    refused(folder, "model.safetensors", "save_pretrained")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model_type": "no_such_network"}'])
+def test_config_damaged(folder: Path, content: str) -> None:
+    (folder / "config.json").write_text(content)
+    refused(folder, "config.json")
+
+
+def test_tensors_missing(folder: Path) -> None:
+    rewrite(folder, lambda state: {name: each for name, each in state.items() if "layer.1" not in name})
+    refused(folder, "tensors are missing", "layer.1")
+
+
+def test_one_tensor_missing(folder: Path) -> None:
+    rewrite(folder, lambda state: {name: each for name, each in state.items() if name != "layernorm.bias"})
+    refused(folder, "1 tensors are missing", "layernorm.bias")
+
+
+def test_tensors_of_deeper_blocks_may_be_missing(folder: Path, dino_reg_folder: Path, photo_batch: Photos) -> None:
+    rewrite(folder, lambda state: {name: each for name, each in state.items() if "layer.3" not in name})
+    images = crop(photo_batch, 1, 32)
+    layers = {"block2": 1}
+    cut, whole = (CLPLoss(str(each), layer_weights=layers)(*images) for each in (folder, dino_reg_folder))
+    assert torch.equal(cut, whole)
+    refused(folder, "tensors are missing", "layer.3")
+
+
+def test_wrong_shape(folder: Path) -> None:
+    rewrite(folder, lambda state: {**state, "layernorm.bias": torch.zeros(31)})
+    refused(folder, "1 have another shape", "layernorm.bias")
+
+
+def test_config_of_another_size(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 48}))
+    refused(folder, "another shape")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 50, (1 << 60).to_bytes(8, "little") + b"{}"])
+def test_safetensors_damaged(folder: Path, content: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    refused(folder, "cannot be read")
+
+
+def test_safetensors_cut_off(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    refused(folder, "cannot be read")
+
+
+def test_pytorch_file_damaged(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"garbage" * 50)
+    refused(folder, "cannot be read")
+
+
+def test_network_without_backbone_class(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match=r"Hugging Face backbone class.*'bert'"):
+        CLPLoss(str(tmp_path))
+
+
+def test_weights_folder_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"`weights` for `dinov2_base` must be a checkpoint folder") as caught:
+        CLPLoss("dinov2", weights=tmp_path / "no")
+    assert str(tmp_path / "no") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "hub_id"),
+    [
+        ("nobody/no-such-network", "nobody/no-such-network"),
+        ("dinov3_7b", "facebook/dinov3-vit7b16-pretrain-lvd1689m"),
+        ("dinov2_giant_reg", "facebook/dinov2-with-registers-giant"),
+    ],
+)
+def test_hub_out_of_reach(model: str, hub_id: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="could not be had from the Hugging Face hub") as caught:
+        CLPLoss(model)
+    local = hub_id.rsplit("/", 1)[-1]
+    for part in (f"`{model}`", f"hf download {hub_id}", "model.safetensors", f"weights='path/to/{local}'", "cache"):
+        assert part in str(caught.value)
+
+
+def test_weights_random_needs_no_hub_for_known_names() -> None:
+    with pytest.warns(UserWarning, match="untrained"):
+        CLPLoss("dinov2_small", weights="random", layer_weights={"block1": 1})

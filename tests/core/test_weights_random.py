@@ -1,0 +1,85 @@
+"""`weights="random"`: the same every time, the caller's random state untouched, and said once."""
+
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clp_basicsr import CLPLoss
+
+from .oracles import crop
+
+Photos = tuple[Tensor, Tensor]
+
+NETWORKS: dict[str, dict[str, float]] = {
+    "vgg": {"relu2_1": 1},
+    "dinov2_small": {"block1": 1},
+    "dinov2_small_reg": {"block1": 1},
+    "dinov3_small": {"block1": 1},
+    "efficientnet_lite0": {"block3": 1},
+}
+
+
+def untrained(model: str, **keywords: Any) -> CLPLoss:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return CLPLoss(model, weights="random", layer_weights=NETWORKS.get(model), **keywords)
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_two_builds_are_equal(model: str, photo_batch: Photos) -> None:
+    images = crop(photo_batch, 1, 32)
+    torch.manual_seed(0)
+    first = untrained(model)
+    torch.manual_seed(1)
+    second = untrained(model)
+    pairs = list(zip(first.buffers(), second.buffers()))
+    assert all(torch.equal(*pair) for pair in pairs)
+    assert any(pair[0].dim() == 4 and pair[0].std() > 0 for pair in pairs)
+    assert first(*images) == second(*images) > 0
+
+
+def random_state_of_numpy() -> NDArray[np.uint32]:
+    key: NDArray[np.uint32] = np.random.get_state(legacy=False)["state"]["key"]
+    return key.copy()
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_random_state_is_left_alone(model: str) -> None:
+    states = torch.random.get_rng_state(), random.getstate(), random_state_of_numpy()
+    untrained(model)
+    assert torch.equal(torch.random.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert np.array_equal(random_state_of_numpy(), states[2])
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_it_warns_exactly_once(model: str) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        CLPLoss(model, weights="random", layer_weights=NETWORKS[model])
+    assert len(caught) == 1
+    assert "untrained" in str(caught[0].message)
+    assert "random" in str(caught[0].message)
+    assert Path(caught[0].filename) == Path(__file__)
+
+
+def test_trained_weights_do_not_warn(vgg_weights: Path, dino_folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CLPLoss("vgg", weights=vgg_weights)
+        CLPLoss(str(dino_folder))
+        CLPLoss("efficientnet_lite0")
+
+
+def test_a_checkpoint_folder_gives_its_architecture(dino_folder: Path, photo_batch: Photos) -> None:
+    images = crop(photo_batch, 1, 32)
+    drawn = untrained(str(dino_folder))
+    assert drawn.layer_weights == CLPLoss(str(dino_folder)).layer_weights
+    assert drawn(*images) != CLPLoss(str(dino_folder))(*images)
