@@ -17,3 +17,8 @@ def not_a_choice(argument: str, given: object, allowed: Sequence[str], extra: st
     return (
         f"Argument `{argument}` must be one of {list(allowed)}{extra}, but got {given!r}.{did_you_mean(given, allowed)}"
     )
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of what ``error`` says, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -115,6 +115,10 @@ def freeze(network: nn.Module) -> nn.Module:
             del module._parameters[name]
             module.register_buffer(name, None if parameter is None else parameter.detach(), persistent=False)
         module._non_persistent_buffers_set.update(module._buffers)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            # In eval mode it is its running statistics that count; with this on, loading an empty state
+            # dict would find a batch counter of its own making in it and refuse that.
+            module.track_running_stats = False
     return network.eval()
 
 
@@ -124,9 +128,11 @@ def check_layers(
     """Return the layers to extract in order of depth; ``default`` where none are given.
 
     Raises:
-        ValueError: if the network has no such layer.
+        ValueError: if the network has no such layer, or none is given.
     """
     wanted = default if given is None else given
+    if not wanted:
+        raise ValueError(f"Layers of `{network}` must name at least one among {_listing(available)}, but got none.")
     for layer in wanted:
         if layer not in available:
             raise ValueError(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
 from clp_basicsr.extractors.weights import RANDOM, seeded_initialisation
 from clp_basicsr.images import reflect_pad_to_multiple
+from clp_basicsr.messages import reason
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -131,16 +132,33 @@ class HuggingFaceBackbone(FeatureExtractor):
             name,
             chosen,
             default,
-            minimum_size=_stride(config, chosen),
+            minimum_size=_stride(config, len(config.stage_names) - 1),
             use_input_norm=use_input_norm,
             precision=precision,
         )
-        self.network = freeze(_network(name, source, config, weights))
+        self.multiple = _stride(config, int(chosen[-1].removeprefix("block")))
+        self.network: Any = freeze(_network(name, source, config, weights))
 
     def extract(self, images: Tensor) -> dict[str, Tensor]:
         """Return the chosen blocks' maps of normalised images ``(N, 3, H, W)``."""
-        maps = self.network(reflect_pad_to_multiple(images, self.minimum_size)).feature_maps
+        maps = self.network(reflect_pad_to_multiple(images, self.multiple)).feature_maps
         return dict(zip(self.layers, maps))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep the network as what it is made of: transformers hangs functions on it that do not pickle."""
+        modules = {name: module for name, module in self._modules.items() if name != "network"}
+        parts = (type(self.network), self.network.config, dict(self.network.named_buffers()))
+        return {**self.__dict__, "_modules": modules, "_parts": parts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Build the network again from what it is made of."""
+        network_class, config, tensors = state.pop("_parts")
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        with seeded_initialisation():
+            self.network = freeze(network_class(config))
+        for name, tensor in tensors.items():
+            owner, _, leaf = name.rpartition(".")
+            setattr(self.network.get_submodule(owner), leaf, tensor)
 
 
 def _source(name: str, weights: str | None) -> str:
@@ -196,17 +214,19 @@ def _shortened(config: PretrainedConfig, layers: Sequence[str]) -> PretrainedCon
 
 
 def _is_transformer_of_equal_blocks(config: PretrainedConfig) -> bool:
-    return getattr(config, "num_hidden_layers", None) == len(config.stage_names) - 1
+    return not _is_hierarchical(config) and getattr(config, "num_hidden_layers", None) == len(config.stage_names) - 1
 
 
-def _stride(config: PretrainedConfig, layers: Sequence[str]) -> int:
-    """Return how many pixels, in height and width, one position of the deepest map stands for."""
-    patch_size = getattr(config, "patch_size", 1)
+def _is_hierarchical(config: PretrainedConfig) -> bool:
+    return hasattr(config, "depths")
+
+
+def _stride(config: PretrainedConfig, stage: int) -> int:
+    """Return how many pixels, in height and width, one position of a stage's map stands for."""
+    # Hierarchical networks without a patch size (ResNet, DINOv3's ConvNeXt) have a stem of stride 4.
+    patch_size = getattr(config, "patch_size", 4 if _is_hierarchical(config) else 1)
     pixels = int(patch_size if isinstance(patch_size, int) else max(patch_size))
-    if _is_transformer_of_equal_blocks(config):
-        return pixels
-    halvings = int(layers[-1].removeprefix("block")) - 1
-    return pixels * int(2**halvings)
+    return pixels * int(2 ** (stage - 1)) if _is_hierarchical(config) else pixels
 
 
 def _network(name: str, source: str, config: PretrainedConfig, weights: str | None) -> nn.Module:
@@ -250,16 +270,15 @@ def _hub_errors(name: str, source: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if _is_folder(source):
             raise ValueError(
-                f"Checkpoint folder '{source}' for `{name}` cannot be read: {reason} It must hold config.json and "
-                "model.safetensors as Hugging Face's save_pretrained writes them."
+                f"Checkpoint folder '{source}' for `{name}` cannot be read: {reason(error)} It must hold "
+                "config.json and model.safetensors as Hugging Face's save_pretrained writes them."
             ) from error
         folder = source.rsplit("/", 1)[-1]
         raise FileNotFoundError(
-            f"The weights of `{name}` could not be had from the Hugging Face hub: {reason} On a machine with a network "
-            f"run `hf download {source} config.json model.safetensors --local-dir {folder}`, copy the folder here, and "
+            f"The weights of `{name}` could not be had from the Hugging Face hub: {reason(error)} On a machine "
+            f"with a network run `hf download {source} config.json model.safetensors --local-dir {folder}`, copy the folder here, and "
             f"pass it: weights='path/to/{folder}'. Or put it into the Hugging Face cache ('{_cache_folder()}'). "
             "(DINOv3 is gated: accept its licence on its page and log in with `hf auth login` first.)"
         ) from error

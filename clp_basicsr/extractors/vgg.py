@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
+from clp_basicsr.messages import reason
 
 # Convolutions per block; torchvision's `cfgs["E"]`.
 _CONVOLUTIONS = (2, 2, 4, 4, 4)
@@ -149,12 +150,12 @@ def _published_state_dict() -> dict[str, Tensor]:
         state = published.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
     except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
         raise FileNotFoundError(
-            f"The weights of `vgg19` could not be downloaded ({error}). On a machine with a network fetch "
+            f"The weights of `vgg19` could not be downloaded ({reason(error)}). On a machine with a network fetch "
             f"{published.url} and put it at '{_BASICSR_FILE}' (below the folder you train in) or at '{cache}', "
             "or pass its path: weights='…/vgg19-dcbb9e9d.pth'."
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # torch's reader fails in as many ways as a file can be broken
         raise ValueError(
-            f"The weights of `vgg19` at '{cache}' are damaged ({error}). Delete that file and start again."
+            f"The weights of `vgg19` at '{cache}' are damaged ({reason(error)}). Delete that file and start again."
         ) from error
     return dict(state)

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from clp_basicsr.messages import reason
+
 RANDOM = "random"
 _SEED = 0
 
@@ -66,9 +68,9 @@ def _read_pickle(path: Path) -> object:
             "objects in it, which could run code and is not loaded. Save `model.state_dict()` with torch.save, "
             "or use a .safetensors file."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # torch's reader fails in as many ways as a file can be broken
         raise ValueError(
-            f"Weights file '{path}' is damaged or no PyTorch file: {str(error).splitlines()[0]}. Fetch it again."
+            f"Weights file '{path}' is damaged or no PyTorch file: {reason(error)}. Fetch it again."
         ) from error
 
 
