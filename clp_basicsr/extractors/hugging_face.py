@@ -277,10 +277,10 @@ def _hub_errors(name: str, source: str) -> Iterator[None]:
             ) from error
         folder = source.rsplit("/", 1)[-1]
         raise FileNotFoundError(
-            f"The weights of `{name}` could not be had from the Hugging Face hub: {reason(error)} On a machine "
-            f"with a network run `hf download {source} config.json model.safetensors --local-dir {folder}`, copy the folder here, and "
-            f"pass it: weights='path/to/{folder}'. Or put it into the Hugging Face cache ('{_cache_folder()}'). "
-            "(DINOv3 is gated: accept its licence on its page and log in with `hf auth login` first.)"
+            f"The weights of `{name}` could not be had from the Hugging Face hub: {reason(error)} On a machine with a "
+            f"network run `hf download {source} config.json model.safetensors --local-dir {folder}`, copy the folder "
+            f"here, and pass it: weights='path/to/{folder}'. Or put it into the Hugging Face cache "
+            f"('{_cache_folder()}'). (DINOv3 is gated: accept its licence on its page and log in with `hf auth login`.)"
         ) from error
 
 
