@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="train a small x4 network on scikit-image's photos, about three minutes")
     demo.add_argument("--model", default="efficientnet_lite0", help="the loss's network (default: %(default)s)")
     demo.add_argument("--weights", help="its weights: a file, a checkpoint folder, or 'random'")
-    demo.add_argument("--iterations", type=_positive, help="length of the training (default: 800)")
+    demo.add_argument("--iterations", type=_positive, help="length of the training (default: 1200)")
     demo.add_argument("--fresh", action="store_true", help="start anew instead of continuing an earlier run")
     return parser
 

@@ -163,8 +163,18 @@ class CLPLoss(nn.Module):
         """Read the LR batch from ``model.lq`` whenever ``lr`` is not given; return the loss itself.
 
         Only a weak reference is kept; it is neither copied nor pickled.
+
+        Raises:
+            TypeError: if ``model`` is of a type that cannot be referenced weakly.
         """
-        self._owner = weakref.ref(model)
+        try:
+            self._owner = weakref.ref(model)
+        except TypeError as error:
+            raise TypeError(
+                f"Argument `model` of bind must be an object of an ordinary class, such as a BasicSR model, but got a "
+                f"{type(model).__name__}, which cannot be referenced weakly. Pass its LR batch instead: "
+                "loss(sr, target, lr)."
+            ) from error
         return self
 
     def bound_lr(self) -> Tensor:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 
 def did_you_mean(given: object, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` where ``given`` is close to one of ``allowed``, else ``""``."""
-    near = difflib.get_close_matches(str(given), list(allowed), n=1, cutoff=0.6)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    near = difflib.get_close_matches(str(given), list(allowed), n=10, cutoff=0.6)
+    if not near:
+        return ""
+    best = max(near, key=lambda name: _similarity(str(given), name))
+    return f" Did you mean '{best}'?"
+
+
+def _similarity(given: str, name: str) -> tuple[float, int]:
+    """Among names that are equally near, the one that starts alike is meant: relu1_2 for relu1_3."""
+    shared_start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(given, name)))
+    return difflib.SequenceMatcher(a=given, b=name).ratio(), shared_start
 
 
 def not_a_choice(argument: str, given: object, allowed: Sequence[str], extra: str = "") -> str:

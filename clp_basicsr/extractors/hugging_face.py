@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,6 +125,7 @@ class HuggingFaceBackbone(FeatureExtractor):
         """
         source = _source(name, weights)
         config = _random_config(name) if weights == RANDOM and name in DINO_MODELS else _read_config(name, source)
+        _check_family(name, source, config)
         available = tuple(f"block{stage.removeprefix('stage')}" for stage in config.stage_names if stage != "stem")
         default = {layer: weight for layer, weight in DEFAULT_LAYER_WEIGHTS.items() if layer in available}
         chosen = check_layers(name, layers, available, tuple(default))
@@ -147,7 +149,7 @@ class HuggingFaceBackbone(FeatureExtractor):
     def __getstate__(self) -> dict[str, Any]:
         """Keep the network as what it is made of: transformers hangs functions on it that do not pickle."""
         modules = {name: module for name, module in self._modules.items() if name != "network"}
-        parts = (type(self.network), self.network.config, dict(self.network.named_buffers()))
+        parts = (type(self.network), self.network.config, dict(self.network.named_buffers(remove_duplicate=False)))
         return {**self.__dict__, "_modules": modules, "_parts": parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -199,6 +201,24 @@ def _read_config(name: str, source: str) -> PretrainedConfig:
             f"model type is '{config.model_type}'."
         )
     return config
+
+
+def _check_family(name: str, source: str, config: PretrainedConfig) -> None:
+    """Refuse DINOv3 where DINOv2 was asked for; tell of another size, which a folder is free to have."""
+    if name not in DINO_MODELS:
+        return
+    _, family, numbers = DINO_MODELS[name]
+    if config.model_type != family:
+        raise ValueError(
+            f"Weights in '{source}' must be those of `{name}` (model type '{family}'), but their model type is "
+            f"'{config.model_type}'. To use that network, pass the folder as `model`."
+        )
+    if config.hidden_size != numbers["hidden_size"]:
+        warnings.warn(
+            f"The checkpoint '{source}' is {config.hidden_size} wide, while `{name}` is {numbers['hidden_size']} wide "
+            "as published; the checkpoint's size is used.",
+            stacklevel=5,
+        )
 
 
 def _shortened(config: PretrainedConfig, layers: Sequence[str]) -> PretrainedConfig:

@@ -31,6 +31,7 @@ def _module_names() -> list[str]:
 
 
 _MODULE_NAMES = _module_names()
+_CONVOLUTION_INDICES = {str(index) for index, name in enumerate(_MODULE_NAMES) if name.startswith("conv")}
 LAYERS = tuple(name for name in _MODULE_NAMES if not name.startswith("pool"))
 
 
@@ -138,6 +139,12 @@ def _state_dict(weights: str | None) -> tuple[dict[str, Tensor], str]:
     prefix = "features."
     if any(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    # VGG16 begins with the same shapes: it shows only in what VGG19 has not.
+    for key in state:
+        if key.split(".")[0] not in _CONVOLUTION_INDICES:
+            raise ValueError(
+                f"Weights in '{source}' must be those of `vgg19`, but they hold '{key}', which VGG19 does not have."
+            )
     return state, source
 
 

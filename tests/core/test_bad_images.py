@@ -185,3 +185,8 @@ def test_a_bound_loss_is_no_part_of_the_model(loss: CLPLoss) -> None:
     loss.bind(holder)
     assert holder.state_dict() == {}
     assert len(list(holder.modules())) == 1 + len(list(loss.modules()))
+
+
+def test_binding_something_that_cannot_be_referenced_weakly(loss: CLPLoss) -> None:
+    with pytest.raises(TypeError, match=r"cannot be referenced weakly.*loss\(sr, target, lr\)"):
+        loss.bind({"lq": torch.rand(1, 3, 8, 8)})

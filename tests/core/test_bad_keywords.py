@@ -23,7 +23,7 @@ DEFAULTS = {
     "range_norm": False,
     "precision": "float32",
 }
-VGG_HINT = {"relu1_3": "relu", "relu5": "relu5_", "Conv1_1": "conv1_1", "relu_1_2": "relu1_2"}
+VGG_HINT = {"relu1_3": "relu1_", "relu5": "relu5_", "Conv1_1": "conv1_1", "relu_1_2": "relu1_2"}
 
 
 def refused(kind: type[Exception], *said: str, **keywords: Any) -> None:

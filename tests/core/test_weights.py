@@ -198,9 +198,16 @@ def test_anything_but_tensors_by_name(tmp_path: Path, content: object, said: str
 def test_weights_of_another_vgg(tmp_path: Path, blueprint: str) -> None:
     network = vgg.make_layers(vgg.cfgs["E" if blueprint == "bn" else blueprint], batch_norm=blueprint == "bn")
     torch.save({f"features.{name}": each for name, each in network.state_dict().items()}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"must be those of `vgg19`.*should be \(.*but the file") as caught:
+    with pytest.raises(ValueError, match=r"must be those of `vgg19`.*which VGG19 does not have") as caught:
         CLPLoss("vgg", weights=tmp_path / "other.pth")
     assert str(tmp_path / "other.pth") in str(caught.value)
+
+
+def test_vgg19_of_another_width(tmp_path: Path) -> None:
+    halved = [each if each == "M" else each // 2 for each in vgg.cfgs["E"]]
+    torch.save(vgg.make_layers(halved).state_dict(), tmp_path / "narrow.pth")
+    with pytest.raises(ValueError, match=r"must be those of `vgg19`.*should be \(64, 3, 3, 3\), but the file"):
+        CLPLoss("vgg", weights=tmp_path / "narrow.pth")
 
 
 def test_weights_of_another_network_for_efficientnet(good: Path) -> None:
@@ -217,3 +224,10 @@ def test_weights_file_for_efficientnet(tmp_path: Path, images: Images) -> None:
     )
     given = CLPLoss("efficientnet_lite0", weights=tmp_path / "a.safetensors")
     assert torch.equal(given(*images), CLPLoss("efficientnet_lite0")(*images))
+
+
+def test_vgg16_is_refused_where_only_layers_of_the_same_shape_are_used(tmp_path: Path) -> None:
+    state = {f"features.{name}": tensor for name, tensor in vgg.make_layers(vgg.cfgs["D"]).state_dict().items()}
+    torch.save(state, tmp_path / "vgg16.pth")
+    with pytest.raises(ValueError, match=r"must be those of `vgg19`"):
+        CLPLoss("vgg", weights=tmp_path / "vgg16.pth", layer_weights={"relu1_2": 1.0})

@@ -133,3 +133,15 @@ def test_hub_out_of_reach(model: str, hub_id: str, monkeypatch: pytest.MonkeyPat
 def test_weights_random_needs_no_hub_for_known_names() -> None:
     with pytest.warns(UserWarning, match="untrained"):
         CLPLoss("dinov2_small", weights="random", layer_weights={"block1": 1})
+
+
+def test_folder_of_another_family_is_refused(dinov3_folder: Path, dino_reg_folder: Path) -> None:
+    for folder, family in ((dinov3_folder, "dinov3_vit"), (dino_reg_folder, "dinov2_with_registers")):
+        with pytest.raises(ValueError, match=f"their model type is '{family}'"):
+            CLPLoss("dinov2", weights=folder)
+
+
+def test_folder_of_another_size_is_used_and_told_of(dino_folder: Path) -> None:
+    with pytest.warns(UserWarning, match="is 32 wide, while `dinov2_base` is 768 wide"):
+        loss = CLPLoss("dinov2", weights=dino_folder)
+    assert loss.extractor.layers[-1] == "block8"
