@@ -137,8 +137,8 @@ class CLPLoss(nn.Module):
 
         Raises:
             TypeError: if an input is not a floating point tensor.
-            ValueError: if shapes, channels, sizes or devices do not fit.
-            RuntimeError: if ``lr`` is None and the loss is bound to no model that has one.
+            ValueError: if shapes, channels, sizes or devices do not fit, or ``lr`` is None and the
+                loss is bound to no model that has one.
         """
         lr = self.bound_lr() if lr is None else lr
         check_images(sr, target, lr)
@@ -181,11 +181,11 @@ class CLPLoss(nn.Module):
         """Return ``lq`` of the bound model, ``(N, 3, h, w)``.
 
         Raises:
-            RuntimeError: if there is no bound model, or it has no ``lq`` now.
+            ValueError: if there is no bound model, or it has no ``lq`` now.
         """
         owner = self._owner() if self._owner is not None else None
         if owner is None:
-            raise RuntimeError(
+            raise ValueError(
                 "CLPLoss needs the LR batch as its negative, but got none and is bound to no model. "
                 "Pass it, loss(sr, target, lr), or bind the model that keeps it in `lq` once: loss.bind(model)."
             )
@@ -228,11 +228,11 @@ def lr_of(model: Any) -> Tensor:
     """Return ``model.lq``.
 
     Raises:
-        RuntimeError: if it has none now.
+        ValueError: if it has none now.
     """
     lr: Tensor | None = getattr(model, "lq", None)
     if lr is None:
-        raise RuntimeError(
+        raise ValueError(
             f"CLPLoss is bound to a {type(model).__name__}, which must hold the LR batch in `lq`, but has none "
             "now. Call its feed_data first, or pass the batch: loss(sr, target, lr)."
         )

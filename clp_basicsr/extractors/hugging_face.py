@@ -267,7 +267,7 @@ def _network(name: str, source: str, config: PretrainedConfig, weights: str | No
             weights_only=True,
         )
     _check_loaded(name, source, report)
-    return network
+    return network.float()  # a checkpoint may be stored in half precision; `precision` decides, not the file
 
 
 def _check_loaded(name: str, source: str, report: dict[str, Any]) -> None:

@@ -41,7 +41,6 @@ class CLPLoss(loss.CLPLoss):
         Raises:
             TypeError: as `clp_basicsr.CLPLoss.forward`.
             ValueError: as `clp_basicsr.CLPLoss.forward`.
-            RuntimeError: as `clp_basicsr.CLPLoss.forward`.
         """
         return super().forward(sr, target, lr), None
 
@@ -49,7 +48,7 @@ class CLPLoss(loss.CLPLoss):
         """Return the LR batch of the model this loss is bound to, or else of the one that holds it.
 
         Raises:
-            RuntimeError: if there is no such model, more than one, or it has no ``lq`` now.
+            ValueError: if there is no such model, more than one, or it has no ``lq`` now.
         """
         if self._owner is not None and self._owner() is not None:
             return super().bound_lr()
@@ -57,7 +56,7 @@ class CLPLoss(loss.CLPLoss):
         holders = [model for model in _models if any(held is self for held in _losses(model).values())]
         if len(holders) > 1:
             names = sorted(type(model).__name__ for model in holders)
-            raise RuntimeError(
+            raise ValueError(
                 f"CLPLoss is held by {len(holders)} models ({', '.join(names)}) and cannot tell whose LR batch is its "
                 "negative. Say so once: loss.bind(model)."
             )

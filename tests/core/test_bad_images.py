@@ -125,8 +125,8 @@ def test_images_on_another_device_than_the_loss(loss: CLPLoss) -> None:
 
 
 def test_no_lr_and_nothing_bound(loss: CLPLoss) -> None:
-    refused(loss, RuntimeError, "loss.bind(model)", "loss(sr, target, lr)", lr=None)
-    with pytest.raises(RuntimeError, match=r"loss\.bind\(model\)"):
+    refused(loss, ValueError, "loss.bind(model)", "loss(sr, target, lr)", lr=None)
+    with pytest.raises(ValueError, match=r"loss\.bind\(model\)"):
         loss(SR, SR)
 
 
@@ -148,7 +148,7 @@ def test_a_given_lr_goes_before_the_bound_models(loss: CLPLoss) -> None:
 @pytest.mark.parametrize("owner", [Model(None), nn.Linear(1, 1)], ids=["None", "no attribute"])
 def test_bound_model_without_lq(loss: CLPLoss, owner: object) -> None:
     loss.bind(owner)
-    refused(loss, RuntimeError, type(owner).__name__, "`lq`", "feed_data", lr=None)
+    refused(loss, ValueError, type(owner).__name__, "`lq`", "feed_data", lr=None)
 
 
 def test_lq_is_checked_like_a_given_lr(loss: CLPLoss) -> None:
@@ -163,7 +163,7 @@ def test_binding_does_not_keep_the_model_alive(loss: CLPLoss) -> None:
     loss(SR, SR)
     del model
     gc.collect()
-    refused(loss, RuntimeError, "loss.bind(model)", lr=None)
+    refused(loss, ValueError, "loss.bind(model)", lr=None)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda loss: pickle.loads(pickle.dumps(loss))])
@@ -172,7 +172,7 @@ def test_binding_is_not_copied(loss: CLPLoss, copied: Callable[[CLPLoss], CLPLos
     loss.bind(model)
     loss(SR, SR)
     duplicate = copied(loss)
-    refused(duplicate, RuntimeError, "loss.bind(model)", lr=None)
+    refused(duplicate, ValueError, "loss.bind(model)", lr=None)
     assert duplicate.summary is None
     assert loss(SR, SR).isfinite()
 

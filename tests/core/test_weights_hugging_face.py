@@ -145,3 +145,16 @@ def test_folder_of_another_size_is_used_and_told_of(dino_folder: Path) -> None:
     with pytest.warns(UserWarning, match="is 32 wide, while `dinov2_base` is 768 wide"):
         loss = CLPLoss("dinov2", weights=dino_folder)
     assert loss.extractor.layers[-1] == "block8"
+
+
+def test_checkpoint_in_half_precision_runs_in_float32(tmp_path: Path, dino_folder: Path, photo_batch: Photos) -> None:
+    exact = CLPLoss(str(dino_folder))(*crop(photo_batch, 1, 32))
+    shutil.copytree(dino_folder, tmp_path / "half")
+    config = json.loads((tmp_path / "half/config.json").read_text())
+    (tmp_path / "half/config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+    state = safetensors.torch.load_file(tmp_path / "half/model.safetensors")
+    halved = {name: tensor.bfloat16() for name, tensor in state.items()}
+    safetensors.torch.save_file(halved, tmp_path / "half/model.safetensors", metadata={"format": "pt"})
+    loss = CLPLoss(str(tmp_path / "half"))
+    assert {buffer.dtype for buffer in loss.buffers()} == {torch.float32}
+    assert loss(*crop(photo_batch, 1, 32)).item() == pytest.approx(exact.item(), rel=0.02)

@@ -72,12 +72,12 @@ def step(model: SRModel, batch: dict[str, Tensor]) -> dict[str, float]:
 
 
 def test_no_model_at_all(loss: Any, batch: dict[str, Tensor]) -> None:
-    with pytest.raises(RuntimeError, match=HINT):
+    with pytest.raises(ValueError, match=HINT):
         loss(batch["gt"], batch["gt"])
 
 
 def test_model_without_a_batch(model: SRModel, batch: dict[str, Tensor]) -> None:
-    with pytest.raises(RuntimeError, match="SRModel, which must hold the LR batch in `lq`"):
+    with pytest.raises(ValueError, match="SRModel, which must hold the LR batch in `lq`"):
         model.cri_perceptual(batch["gt"], batch["gt"])
 
 
@@ -89,7 +89,7 @@ def test_model_that_is_gone(batch: dict[str, Tensor], tmp_path: Path, records: R
     del model
     gc.collect()
     assert dead() is None
-    with pytest.raises(RuntimeError, match=HINT):
+    with pytest.raises(ValueError, match=HINT):
         loss(batch["gt"], batch["gt"])
 
     heir = make_model(tmp_path)
@@ -103,7 +103,7 @@ def test_two_models_with_the_same_loss(model: SRModel, batch: dict[str, Tensor],
     other.cri_perceptual = model.cri_perceptual
     model.feed_data(batch)
     other.feed_data(make_batch(1))
-    with pytest.raises(RuntimeError, match=HINT):
+    with pytest.raises(ValueError, match=HINT):
         other.optimize_parameters(1)
     model.cri_perceptual.bind(model)
     assert step(model, batch)["l_percep"] > 0
@@ -114,14 +114,14 @@ def test_second_model_takes_the_same_loss_later(model: SRModel, batch: dict[str,
     step(model, batch)
     other = make_model(tmp_path)
     other.cri_perceptual = model.cri_perceptual
-    with pytest.raises(RuntimeError, match=HINT):
+    with pytest.raises(ValueError, match=HINT):
         step(other, make_batch(1))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda loss: pickle.loads(pickle.dumps(loss))])
 def test_copies_are_bound_to_nothing(copied: Any, model: SRModel, batch: dict[str, Tensor]) -> None:
     step(model, batch)
-    with pytest.raises(RuntimeError, match=HINT):
+    with pytest.raises(ValueError, match=HINT):
         copied(model.cri_perceptual)(batch["gt"], batch["gt"])
 
 
