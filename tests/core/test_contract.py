@@ -234,3 +234,9 @@ def test_summary_can_be_taken_once(loss: CLPLoss, images: Images) -> None:
 def test_print_shows_the_settings(loss: CLPLoss) -> None:
     assert "loss_weight=1.0" in repr(loss)
     assert "RelativeTriplet" in repr(loss)
+
+
+def test_forward_never_looks_at_values(loss: CLPLoss, images: Images) -> None:
+    """One graph without a break: no `.item()`, no branch on a value, so no wait for the GPU."""
+    compiled = torch.compile(loss, backend="eager", fullgraph=True)
+    assert compiled(*images).item() == pytest.approx(loss(*images).item(), rel=1e-6)
