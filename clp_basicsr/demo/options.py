@@ -21,6 +21,7 @@ def write_options(path: Path, model: str, weights: str | None, iterations: int) 
     text = _substituted(text, r"total_iter: \d+", f"total_iter: {iterations}")
     milestones = [iterations * share // 100 for share in (50, 75, 90)]
     text = _substituted(text, r"milestones: \[[\d, ]+\]", f"milestones: {milestones}")
+    text = _substituted(text, r"print_freq: 50", f"print_freq: {min(50, iterations)}")
     lines = [f"model: {_quoted(model)}"] + ([f"weights: {_quoted(weights)}"] if weights else [])
     text = _substituted(text, r"model: efficientnet_lite0", "\n    ".join(lines))
     path.parent.mkdir(parents=True, exist_ok=True)
