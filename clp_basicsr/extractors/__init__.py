@@ -29,7 +29,7 @@ class _Build(Protocol):
     ) -> FeatureExtractor: ...
 
 
-ALIASES = {"vgg": "vgg19", "dinov2": "dinov2_base", "dinov3": "dinov3_base"}
+ALIASES = {"vgg": "vgg19", "dinov2": "dinov2_base", "dinov2_reg": "dinov2_base_reg", "dinov3": "dinov3_base"}
 NETWORKS: dict[str, _Build] = {
     "vgg19": VGG19,
     **dict.fromkeys(DINO_MODELS, HuggingFaceBackbone),
