@@ -6,6 +6,7 @@ Three places in which BasicSR 1.4.2 takes a GPU for granted are stood in for whi
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -62,6 +63,9 @@ def _run(module_name: str, pipeline: str, arguments: Sequence[str]) -> None:
             getattr(module, pipeline)(os.getcwd())
         finally:
             if torch.distributed.is_available() and torch.distributed.is_initialized():
+                # BasicSR's models hold themselves in cycles; a DDP wrapper that outlives the group keeps
+                # gloo's threads until the interpreter's end, which may abort.
+                gc.collect()
                 torch.distributed.destroy_process_group()
 
 
@@ -121,7 +125,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """
     from basicsr.utils import check_resume
 
-    path = _newest_state(Path(opt["path"]["training_states"])) if opt["auto_resume"] else None
+    path = newest_state(Path(opt["path"]["training_states"])) if opt["auto_resume"] else None
     if path is not None:
         opt["path"]["resume_state"] = str(path)
     if not opt["path"].get("resume_state") or (opt["auto_resume"] and path is None):
@@ -131,7 +135,8 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     return state
 
 
-def _newest_state(folder: Path) -> Path | None:
+def newest_state(folder: Path) -> Path | None:
+    """Return the training state of the highest iteration in ``folder``, None where there is none."""
     states = {int(path.stem): path for path in folder.glob("*.state") if path.stem.isdigit()}
     return states[max(states)] if states else None
 

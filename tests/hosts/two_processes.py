@@ -3,6 +3,7 @@
 ``torchrun --nproc_per_node=2 two_processes.py FOLDER`` writes ``rank0.pt`` and ``rank1.pt`` there.
 """
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -79,10 +80,14 @@ def _main(folder: Path) -> None:
     models = {margin: build(margin, rank, processes) for margin in MARGINS}
     counts: dict[str, int] = {}
     _counted(counts)
-    for margin, model in models.items():
+    for margin in MARGINS:
         counts.clear()
-        results[margin] = {**step(model, share(joint_batch(), rank, processes)), "collectives": dict(counts)}
+        results[margin] = {**step(models[margin], share(joint_batch(), rank, processes)), "collectives": dict(counts)}
     torch.save(results, folder / f"rank{rank}.pt")
+    # A DDP wrapper that outlives the group keeps gloo's threads until the interpreter's end, which may abort.
+    torch.distributed.barrier()
+    models.clear()
+    gc.collect()
     torch.distributed.destroy_process_group()
 
 
