@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from clp_basicsr import __version__
+from clp_basicsr.demo.options import ITERATIONS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="train a small x4 network on scikit-image's photos, about three minutes")
     demo.add_argument("--model", default="efficientnet_lite0", help="the loss's network (default: %(default)s)")
     demo.add_argument("--weights", help="its weights: a file, a checkpoint folder, or 'random'")
-    demo.add_argument("--iterations", type=_positive, help="length of the training (default: 1200)")
+    demo.add_argument(
+        "--iterations", type=_positive, default=ITERATIONS, help="length of the training (default: %(default)s)"
+    )
     demo.add_argument("--fresh", action="store_true", help="start anew instead of continuing an earlier run")
     return parser
 
@@ -54,10 +57,9 @@ def _positive(text: str) -> int:
 
 def _run(options: argparse.Namespace, rest: list[str]) -> None:
     if options.command == "demo":
-        from clp_basicsr.demo.options import ITERATIONS
         from clp_basicsr.demo.run import run
 
-        run(options.model, options.weights, options.iterations or ITERATIONS, fresh=options.fresh)
+        run(options.model, options.weights, options.iterations, fresh=options.fresh)
         return
     from clp_basicsr.hosts import basicsr_launch
 

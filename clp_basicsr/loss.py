@@ -183,13 +183,23 @@ class CLPLoss(nn.Module):
         Raises:
             ValueError: if there is no bound model, or it has no ``lq`` now.
         """
-        owner = self._owner() if self._owner is not None else None
-        if owner is None:
+        model = self.bound_model()
+        if model is None:
             raise ValueError(
                 "CLPLoss needs the LR batch as its negative, but got none and is bound to no model. "
                 "Pass it, loss(sr, target, lr), or bind the model that keeps it in `lq` once: loss.bind(model)."
             )
-        return lr_of(owner)
+        lr: Tensor | None = getattr(model, "lq", None)
+        if lr is None:
+            raise ValueError(
+                f"CLPLoss is bound to a {type(model).__name__}, which must hold the LR batch in `lq`, but has none "
+                "now. Call its feed_data first, or pass the batch: loss(sr, target, lr)."
+            )
+        return lr
+
+    def bound_model(self) -> Any | None:
+        """Return the model this loss is bound to, None where there is none or it is gone."""
+        return self._owner() if self._owner is not None else None
 
     def take_summary(self) -> Summary | None:
         """Return ``summary`` and forget it, so that a later step does not report it again."""
@@ -222,21 +232,6 @@ class CLPLoss(nn.Module):
             push=_weighted_mean([term.push for term in terms], weights),
             active=_weighted_mean([term.active for term in terms], totals),
         )
-
-
-def lr_of(model: Any) -> Tensor:
-    """Return ``model.lq``.
-
-    Raises:
-        ValueError: if it has none now.
-    """
-    lr: Tensor | None = getattr(model, "lq", None)
-    if lr is None:
-        raise ValueError(
-            f"CLPLoss is bound to a {type(model).__name__}, which must hold the LR batch in `lq`, but has none "
-            "now. Call its feed_data first, or pass the batch: loss(sr, target, lr)."
-        )
-    return lr
 
 
 def _weighted_mean(values: list[Tensor], weights: list[float] | list[int]) -> Tensor:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
+from clp_basicsr.demo.photos import SCALE
 from clp_basicsr.images import resize_to
 from clp_basicsr.loss import CLPLoss
 
 _CROP = 72
-_SCALE = 4
 _ZOOM = 4
 _GAP = 12
 _TEXT_HEIGHT = 48
@@ -108,11 +108,11 @@ def _caption(pen: Any, place: tuple[int, int], name: str, numbers: Numbers | Non
 
 def _most_structured(gt: Tensor) -> tuple[int, int]:
     """Return top and left of the crop with the most gradient energy at the size of LR."""
-    grey = nn.functional.avg_pool2d(gt.mean(1, keepdim=True), _SCALE)
+    grey = nn.functional.avg_pool2d(gt.mean(1, keepdim=True), SCALE)
     energy = grey.diff(dim=-1)[..., 1:, :].square() + grey.diff(dim=-2)[..., 1:].square()
-    sums = nn.functional.avg_pool2d(energy, _CROP // _SCALE, stride=1)[0, 0]
+    sums = nn.functional.avg_pool2d(energy, _CROP // SCALE, stride=1)[0, 0]
     top, left = divmod(int(sums.argmax()), sums.shape[-1])
-    return top * _SCALE, left * _SCALE
+    return top * SCALE, left * SCALE
 
 
 def _read(path: Path) -> Tensor:

@@ -48,7 +48,7 @@ def run(model: str, weights: str | None, iterations: int, *, fresh: bool) -> Non
         print(f"The run in '{folder}' has its {done} iterations. To start anew: clp-basicsr demo --fresh")
     else:
         print(_announcement(folder, done, iterations, fresh))
-        _train(options, folder, done, iterations, resume=done > 0)
+        _train(options, folder, done, iterations)
     _report(options, folder, loss)
 
 
@@ -59,9 +59,9 @@ def _announcement(folder: Path, done: int, iterations: int, fresh: bool) -> str:
     return f"Training {iterations} iterations into '{folder}'. Ctrl-C saves; the same command continues.{earlier}"
 
 
-def _train(options: Path, folder: Path, done: int, iterations: int, *, resume: bool) -> None:
+def _train(options: Path, folder: Path, done: int, iterations: int) -> None:
     pipeline = importlib.import_module("basicsr.train")
-    flags = ["--auto_resume"] if resume else []
+    flags = ["--auto_resume"] if done else []
     with watched(pipeline, iterations, done, tensorboard=folder / "tb_logger"), warnings.catch_warnings():
         # The schedulers' advice on call order is about BasicSR's loop, which is as it is.
         warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")
@@ -69,7 +69,8 @@ def _train(options: Path, folder: Path, done: int, iterations: int, *, resume: b
 
 
 def _iterations_done(folder: Path) -> int:
-    return max((int(path.stem) for path in (folder / "training_states").glob("*.state")), default=0)
+    state = basicsr_launch.newest_state(folder / "training_states")
+    return int(state.stem) if state else 0
 
 
 def _report(options: Path, folder: Path, loss: CLPLoss) -> None:

@@ -44,14 +44,15 @@ class CLPLoss(loss.CLPLoss):
         """
         return super().forward(sr, target, lr), None
 
-    def bound_lr(self) -> Tensor:
-        """Return the LR batch of the model this loss is bound to, or else of the one that holds it.
+    def bound_model(self) -> Any | None:
+        """Return the model this loss is bound to, or else the one that holds it.
 
         Raises:
-            ValueError: if there is no such model, more than one, or it has no ``lq`` now.
+            ValueError: if it is bound to none and held by more than one.
         """
-        if self._owner is not None and self._owner() is not None:
-            return super().bound_lr()
+        bound = super().bound_model()
+        if bound is not None:
+            return bound
         # Looked up at every call: a model can be given this loss, or lose it, at any time.
         holders = [model for model in _models if any(held is self for held in _losses(model).values())]
         if len(holders) > 1:
@@ -60,7 +61,7 @@ class CLPLoss(loss.CLPLoss):
                 f"CLPLoss is held by {len(holders)} models ({', '.join(names)}) and cannot tell whose LR batch is its "
                 "negative. Say so once: loss.bind(model)."
             )
-        return loss.lr_of(holders[0]) if holders else super().bound_lr()
+        return holders[0] if holders else None
 
 
 def install() -> None:
