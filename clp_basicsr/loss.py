@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from clp_basicsr.criteria import CRITERIA, Terms
 from clp_basicsr.distances import DISTANCES
 from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS
+from clp_basicsr.frames import as_images
 from clp_basicsr.images import as_rgb, check_images
 from clp_basicsr.negatives import upsampled_lr
 
@@ -125,15 +127,18 @@ class CLPLoss(nn.Module):
         self.layer_weights = {layer: chosen_weights[layer] for layer in self.extractor.layers}
         self.summary: Summary | None = None
         self._owner: weakref.ref[Any] | None = None
+        self._lr: Tensor | None = None
 
     def forward(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> Tensor:
         """Return the loss as a 0-dim tensor; gradient flows into ``sr`` alone.
 
         Args:
-            sr: super-resolved images ``(N, 3, H, W)`` or ``(N, 1, H, W)``, about [0, 1], unclamped.
+            sr: super-resolved images ``(N, 3, H, W)`` or ``(N, 1, H, W)``, about [0, 1], unclamped;
+                or clips ``(N, T, 3, H, W)``.
             target: ground truth of the same shape, values in [0, 1].
-            lr: low-quality input ``(N, 3, h, w)``, ``h <= H``, ``w <= W``, values in [0, 1]; None
-                to read it from the model this loss is bound to.
+            lr: low-quality input ``(N, 3, h, w)``, ``h <= H``, ``w <= W``, values in [0, 1], or
+                clips ``(N, T, 3, h, w)`` (see `clp_basicsr.frames.as_images`); None for the batch of
+                `negatives`, or else of the model this loss is bound to.
 
         Raises:
             TypeError: if an input is not a floating point tensor.
@@ -141,6 +146,7 @@ class CLPLoss(nn.Module):
                 loss is bound to no model that has one.
         """
         lr = self.bound_lr() if lr is None else lr
+        sr, target, lr = as_images(sr, target, lr)
         check_images(sr, target, lr)
         sr, target, lr = (self._prepared(images) for images in (sr, target.detach(), lr.detach()))
         with torch.no_grad():
@@ -158,6 +164,22 @@ class CLPLoss(nn.Module):
         self.summary = self._summarise(terms)
         total = torch.stack([term.loss for term in terms]).sum()
         return total * (self.loss_weight / self.criterion.normaliser(list(self.layer_weights.values())))
+
+    @contextmanager
+    def negatives(self, lr: Tensor) -> Iterator[CLPLoss]:
+        """Use ``lr`` in every call inside the ``with`` block that passes none.
+
+        For training loops that call all their losses as ``loss(sr, target)``.
+
+        Example:
+            >>> with loss.negatives(batch["lq"]):
+            ...     total = sum(criterion(sr, target) for criterion in criteria)
+        """
+        outer, self._lr = self._lr, lr
+        try:
+            yield self
+        finally:
+            self._lr = outer
 
     def bind(self, model: Any) -> CLPLoss:
         """Read the LR batch from ``model.lq`` whenever ``lr`` is not given; return the loss itself.
@@ -178,16 +200,19 @@ class CLPLoss(nn.Module):
         return self
 
     def bound_lr(self) -> Tensor:
-        """Return ``lq`` of the bound model, ``(N, 3, h, w)``.
+        """Return the batch of the `negatives` block around this call, or else ``lq`` of the bound model.
 
         Raises:
-            ValueError: if there is no bound model, or it has no ``lq`` now.
+            ValueError: if there is neither, or the model has no ``lq`` now.
         """
+        if self._lr is not None:
+            return self._lr
         model = self.bound_model()
         if model is None:
             raise ValueError(
                 "CLPLoss needs the LR batch as its negative, but got none and is bound to no model. "
-                "Pass it, loss(sr, target, lr), or bind the model that keeps it in `lq` once: loss.bind(model)."
+                "Pass it, loss(sr, target, lr), or bind the model that keeps it in `lq` once: loss.bind(model). Where "
+                "others call the loss: with loss.negatives(lr): ..."
             )
         lr: Tensor | None = getattr(model, "lq", None)
         if lr is None:
@@ -212,7 +237,7 @@ class CLPLoss(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process and this step."""
-        return {**self.__dict__, "_owner": None, "summary": None}
+        return {**self.__dict__, "_owner": None, "_lr": None, "summary": None}
 
     def _prepared(self, images: Tensor) -> Tensor:
         if images.dtype in (torch.float16, torch.bfloat16):

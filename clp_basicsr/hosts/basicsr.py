@@ -10,22 +10,21 @@ from __future__ import annotations
 
 import functools
 import importlib
-import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from clp_basicsr import loss
+from clp_basicsr.hosts.first_step import check_first_step
+from clp_basicsr.hosts.holders import HeldLoss, log_entries, remember
 from clp_basicsr.hosts.import_hook import provide_if_missing, when_imported
 
 _REGISTRY_MODULE = "basicsr.utils.registry"
 _BASE_MODEL_MODULE = "basicsr.models.base_model"
-_models: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-class CLPLoss(loss.CLPLoss):
+class CLPLoss(HeldLoss):
     """`clp_basicsr.CLPLoss` as BasicSR's models call a perceptual loss: ``(value, style)``."""
 
     def forward(  # type: ignore[override]
@@ -43,25 +42,6 @@ class CLPLoss(loss.CLPLoss):
             ValueError: as `clp_basicsr.CLPLoss.forward`.
         """
         return super().forward(sr, target, lr), None
-
-    def bound_model(self) -> Any | None:
-        """Return the model this loss is bound to, or else the one that holds it.
-
-        Raises:
-            ValueError: if it is bound to none and held by more than one.
-        """
-        bound = super().bound_model()
-        if bound is not None:
-            return bound
-        # Looked up at every call: a model can be given this loss, or lose it, at any time.
-        holders = [model for model in _models if any(held is self for held in _losses(model).values())]
-        if len(holders) > 1:
-            names = sorted(type(model).__name__ for model in holders)
-            raise ValueError(
-                f"CLPLoss is held by {len(holders)} models ({', '.join(names)}) and cannot tell whose LR batch is its "
-                "negative. Say so once: loss.bind(model)."
-            )
-        return holders[0] if holders else None
 
 
 def install() -> None:
@@ -117,56 +97,21 @@ def _attach(base_model_module: ModuleType) -> None:
     base_model = base_model_module.BaseModel
     if getattr(base_model, "_clp_attached", False):
         return
-    base_model.__init__ = _remembering(base_model.__init__)
+    remember(base_model)
     base_model.reduce_loss_dict = _reporting(base_model.reduce_loss_dict)
     base_model._clp_attached = True
-
-
-def _remembering(original: Any) -> Any:
-    @functools.wraps(original)
-    def initialise(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        _models.add(self)
-
-    return initialise
 
 
 def _reporting(original: Any) -> Any:
     @functools.wraps(original)
     def reduce_loss_dict(self: Any, loss_dict: Mapping[str, Tensor]) -> Any:
-        return original(self, {**loss_dict, **_log_entries(self)})
+        check_first_step(self, CLPLoss.__name__, _warn)
+        return original(self, {**loss_dict, **log_entries(self)})
 
     return reduce_loss_dict
 
 
-def _log_entries(model: Any) -> dict[str, Tensor]:
-    """Return ``clp_pull``, ``clp_push``, ``clp_active`` of this step; empty where no loss was called."""
-    held = _losses(model)
-    entries: dict[str, Tensor] = {}
-    for name, criterion in held.items():
-        summary = criterion.take_summary()
-        if summary is not None:
-            suffix = f"_{name}" if len(held) > 1 else ""
-            entries |= {f"clp_{key}{suffix}": value for key, value in summary._asdict().items()}
-    return entries
+def _warn(message: str) -> None:
+    from basicsr.utils import get_root_logger
 
-
-def _losses(model: Any) -> dict[str, loss.CLPLoss]:
-    """Return the losses a model holds, by attribute: directly, in containers, or in composed losses."""
-    found: dict[str, loss.CLPLoss] = {}
-    for name, value in vars(model).items():
-        held = [module for module in _modules(value) if isinstance(module, loss.CLPLoss)]
-        found |= {name if len(held) == 1 else f"{name}_{index}": each for index, each in enumerate(held)}
-    return found
-
-
-def _modules(value: Any) -> Iterator[nn.Module]:
-    if isinstance(value, nn.Module):
-        # A network in training holds no loss, and walking its hundreds of modules costs time.
-        if not any(parameter.requires_grad for parameter in value.parameters()):
-            yield from value.modules()
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _modules(item)
-    elif isinstance(value, Mapping):
-        yield from _modules(list(value.values()))
+    get_root_logger().warning(message)

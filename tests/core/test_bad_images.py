@@ -70,7 +70,7 @@ def test_neither_one_nor_three_channels(loss: CLPLoss, argument: str, channels: 
     refused(loss, ValueError, f"`{argument}`", "1 or 3 channels", str(shape), **{argument: images(*shape)})
 
 
-@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 2, 3, 32, 32), (32,), ()])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 2, 3, 32, 32), (32,), ()])
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_neither_of_four_dimensions(loss: CLPLoss, argument: str, shape: tuple[int, ...]) -> None:
     refused(loss, ValueError, f"`{argument}`", "(N, 3, H, W)", str(shape), **{argument: images(*shape)})

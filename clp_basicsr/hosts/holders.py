@@ -1,0 +1,91 @@
+"""Which model of a host holds a loss: from it the loss reads the LR batch, and through it reports.
+
+Hosts call a perceptual loss with SR and GT only. Each of their models is remembered (weakly) as it
+is made; a loss that is called without an LR batch looks for the one that holds it.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from clp_basicsr import loss
+
+_models: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+class HeldLoss(loss.CLPLoss):
+    """`clp_basicsr.CLPLoss` that finds the model which holds it, without being bound."""
+
+    def bound_model(self) -> Any | None:
+        """Return the model this loss is bound to, or else the one that holds it.
+
+        Raises:
+            ValueError: if it is bound to none and held by more than one.
+        """
+        bound = super().bound_model()
+        if bound is not None:
+            return bound
+        # Looked up at every call: a model can be given this loss, or lose it, at any time.
+        holders = [model for model in _models if any(held is self for held in held_losses(model).values())]
+        if len(holders) > 1:
+            names = sorted(type(model).__name__ for model in holders)
+            raise ValueError(
+                f"CLPLoss is held by {len(holders)} models ({', '.join(names)}) and cannot tell whose LR batch is its "
+                "negative. Say so once: loss.bind(model)."
+            )
+        return holders[0] if holders else None
+
+
+def remember(base_model: Any) -> None:
+    """Remember every model whose class is or inherits ``base_model``, from now on; once is enough."""
+    if getattr(base_model.__init__, "_clp_remembers", False):
+        return
+    base_model.__init__ = _remembering(base_model.__init__)
+
+
+def _remembering(original: Any) -> Any:
+    @functools.wraps(original)
+    def initialise(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        _models.add(self)
+
+    initialise._clp_remembers = True  # type: ignore[attr-defined]
+    return initialise
+
+
+def log_entries(model: Any) -> dict[str, Tensor]:
+    """Return ``clp_pull``, ``clp_push``, ``clp_active`` of this step; empty where no loss was called."""
+    held = held_losses(model)
+    entries: dict[str, Tensor] = {}
+    for name, criterion in held.items():
+        summary = criterion.take_summary()
+        if summary is not None:
+            suffix = f"_{name}" if len(held) > 1 else ""
+            entries |= {f"clp_{key}{suffix}": value for key, value in summary._asdict().items()}
+    return entries
+
+
+def held_losses(model: Any) -> dict[str, loss.CLPLoss]:
+    """Return the losses a model holds, by attribute: directly, in containers, or in composed losses."""
+    found: dict[str, loss.CLPLoss] = {}
+    for name, value in vars(model).items():
+        held = [module for module in _modules(value) if isinstance(module, loss.CLPLoss)]
+        found |= {name if len(held) == 1 else f"{name}_{index}": each for index, each in enumerate(held)}
+    return found
+
+
+def _modules(value: Any) -> Iterator[nn.Module]:
+    if isinstance(value, nn.Module):
+        # A network in training holds no loss, and walking its hundreds of modules costs time.
+        if not any(parameter.requires_grad for parameter in value.parameters()):
+            yield from value.modules()
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _modules(item)
+    elif isinstance(value, Mapping):
+        yield from _modules(list(value.values()))
