@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +14,11 @@ def images(size: int, seed: int) -> Tensor:
     return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-SR, GT, LR, OTHER = images(32, 0), images(32, 1), images(8, 2), images(8, 3)
+class Model:
+    lq = images(8, 3)
+
+
+SR, GT, LR, OTHER = images(32, 0), images(32, 1), images(8, 2), Model.lq
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def test_serves_calls_without_lr(loss: CLPLoss) -> None:
 
 
 def test_goes_before_a_bound_model(loss: CLPLoss) -> None:
-    model = SimpleNamespace(lq=OTHER)
+    model = Model()
     loss.bind(model)
     with loss.negatives(LR):
         assert loss(SR, GT) == loss(SR, GT, LR)
