@@ -12,27 +12,28 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr import arguments
-from clp_basicsr.criteria import CRITERIA, Terms
-from clp_basicsr.distances import DISTANCES
+from clp_basicsr.criteria import OPTIONS, Terms, build_criterion
 from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import as_rgb, check_images
 from clp_basicsr.negatives import upsampled_lr
+from clp_basicsr.presets import with_presets
 
 KEYWORDS = (
     "model",
+    "preset",
     "weights",
     "loss_weight",
     "layer_weights",
     "criterion",
-    "margin",
-    "push_weight",
+    *OPTIONS,
     "distance",
     "align_corners",
     "invert_equal_pixels",
     "use_input_norm",
     "range_norm",
+    "input_scale",
     "precision",
 )
 
@@ -59,21 +60,31 @@ class CLPLoss(nn.Module):
     After a call ``loss.summary`` holds ``pull``, ``push`` and ``active`` of that call.
     """
 
+    @with_presets
     def __init__(
         self,
         model: str = "dinov2",
         *,
+        preset: str | None = None,
         weights: str | Path | None = None,
         loss_weight: float = 1.0,
         layer_weights: Mapping[str, float] | None = None,
         criterion: str = "triplet",
         margin: str | float = "relative",
         push_weight: float = 1.0,
+        swap: bool = False,
+        soft: bool = False,
+        reduction: str = "mean",
+        floor: float = 0.1,
+        over_negatives: str = "mean",
+        temperature: float = 0.07,
+        capped: bool = True,
         distance: str = "l2",
         align_corners: bool = False,
         invert_equal_pixels: bool = False,
         use_input_norm: bool = True,
         range_norm: bool = False,
+        input_scale: float = 1.0,
         precision: str = "float32",
         **unknown: Any,
     ) -> None:
@@ -82,6 +93,8 @@ class CLPLoss(nn.Module):
         Args:
             model: "vgg", "dinov2", "dinov2_small" … "dinov2_giant_reg", "dinov3_…",
                 "efficientnet_lite0", a Hugging Face id, or a checkpoint folder.
+            preset: a key of `clp_basicsr.presets.PRESETS`: a published loss ("aecr", "csd", "c2pnet",
+                "rlfn", "pcl"); what is given beside it overrules it.
             weights: None for the published weights, a path to a file (VGG, EfficientNet-Lite) or
                 checkpoint folder (Hugging Face), or "random" for an untrained network.
             loss_weight: multiplies the result; > 0.
@@ -89,8 +102,15 @@ class CLPLoss(nn.Module):
             criterion: a key of ``clp_basicsr.criteria.CRITERIA``.
             margin: "relative" (the gap GT-LR itself), or a number > 0 for exactly
                 ``torch.nn.TripletMarginLoss(margin)``.
-            push_weight: weight of "away from LR" with ``margin="relative"``; 0 leaves a plain
-                perceptual loss in the same units.
+            push_weight: weight of "away from LR" with ``margin="relative"`` and ``directional``; 0
+                leaves a plain perceptual loss in the same units.
+            swap: with a fixed margin: the negative distance is the smaller of SR-LR and GT-LR.
+            soft: with a fixed margin: softplus in the hinge's place.
+            reduction: with a fixed margin: "mean" over all terms, or "nonzero" over those above 0.
+            floor: with ``ratio``: the share of the gap GT-LR that is added to the denominator.
+            over_negatives: with ``batch_ratio``: "mean" or "sum" over the negatives.
+            temperature: with ``infonce``.
+            capped: with ``infonce``: no reward for being less like the negative than GT is.
             distance: "l2" or "l1" per image and channel over positions, or "cosine" over channels
                 per position.
             align_corners: resize LR as the first implementation did; shifts the negative.
@@ -98,6 +118,7 @@ class CLPLoss(nn.Module):
                 implementation did; kills the loss on images with borders.
             use_input_norm: normalise with ImageNet's mean and standard deviation.
             range_norm: images are in [-1, 1] and are mapped to [0, 1] first.
+            input_scale: multiplies the images on their way into the network; 255 reproduces CSD.
             precision: "float32", or "bfloat16" / "float16" to run the network under autocast.
             **unknown: none; a misspelt keyword is answered with the nearest real one.
 
@@ -112,9 +133,19 @@ class CLPLoss(nn.Module):
         self.align_corners = arguments.flag("align_corners", align_corners)
         self.invert_equal_pixels = arguments.flag("invert_equal_pixels", invert_equal_pixels)
         self.range_norm = arguments.flag("range_norm", range_norm)
-        build_criterion = CRITERIA[arguments.choice("criterion", criterion, list(CRITERIA))]
-        measure = DISTANCES[arguments.choice("distance", distance, list(DISTANCES))]
-        self.criterion = build_criterion(measure, margin, push_weight)
+        self.input_scale = arguments.number("input_scale", input_scale)
+        options = {
+            "margin": margin,
+            "push_weight": push_weight,
+            "swap": swap,
+            "soft": soft,
+            "reduction": reduction,
+            "floor": floor,
+            "over_negatives": over_negatives,
+            "temperature": temperature,
+            "capped": capped,
+        }
+        self.criterion = build_criterion(criterion, distance, options)
         given_weights = arguments.layer_weights(layer_weights)
         self.extractor = build_extractor(
             model,
@@ -156,8 +187,8 @@ class CLPLoss(nn.Module):
                 align_corners=self.align_corners,
                 invert_equal_pixels=self.invert_equal_pixels,
             )
-            references = self.extractor(torch.cat((target, negative)))
-        anchors = self.extractor(sr)
+            references = self._features(torch.cat((target, negative)))
+        anchors = self._features(sr)
         terms = [
             self._layer_terms(anchors[layer], references[layer], weight) for layer, weight in self.layer_weights.items()
         ]
@@ -244,6 +275,10 @@ class CLPLoss(nn.Module):
             images = images.float()
         images = as_rgb(images)
         return (images + 1) / 2 if self.range_norm else images
+
+    def _features(self, images: Tensor) -> dict[str, Tensor]:
+        features: dict[str, Tensor] = self.extractor(images if self.input_scale == 1 else images * self.input_scale)
+        return features
 
     def _layer_terms(self, anchor: Tensor, references: Tensor, weight: float) -> Terms:
         positive, *negatives = torch.split(references, anchor.shape[0])

@@ -10,6 +10,7 @@ from typing import Protocol
 from clp_basicsr.extractors.base import FeatureExtractor
 from clp_basicsr.extractors.efficientnet_lite import EfficientNetLite0
 from clp_basicsr.extractors.hugging_face import DINO_MODELS, HuggingFaceBackbone
+from clp_basicsr.extractors.random_convs import RandomConvs
 from clp_basicsr.extractors.vgg import VGG19
 from clp_basicsr.extractors.weights import RANDOM
 from clp_basicsr.messages import not_a_choice
@@ -34,6 +35,7 @@ NETWORKS: dict[str, _Build] = {
     "vgg19": VGG19,
     **dict.fromkeys(DINO_MODELS, HuggingFaceBackbone),
     "efficientnet_lite0": EfficientNetLite0,
+    "random_convs": RandomConvs,
 }
 
 

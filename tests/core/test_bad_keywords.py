@@ -10,17 +10,26 @@ from clp_basicsr.loss import KEYWORDS
 
 DEFAULTS = {
     "model": "dinov2",
+    "preset": None,
     "weights": None,
     "loss_weight": 1.0,
     "layer_weights": None,
     "criterion": "triplet",
     "margin": "relative",
     "push_weight": 1.0,
+    "swap": False,
+    "soft": False,
+    "reduction": "mean",
+    "floor": 0.1,
+    "over_negatives": "mean",
+    "temperature": 0.07,
+    "capped": True,
     "distance": "l2",
     "align_corners": False,
     "invert_equal_pixels": False,
     "use_input_norm": True,
     "range_norm": False,
+    "input_scale": 1.0,
     "precision": "float32",
 }
 VGG_HINT = {"relu1_3": "relu1_", "relu5": "relu5_", "Conv1_1": "conv1_1", "relu_1_2": "relu1_2"}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clp_basicsr.criteria import CRITERIA, Criterion, FixedMarginTriplet, RelativeTriplet
+from clp_basicsr.criteria import CRITERIA, Criterion
+from clp_basicsr.criteria.triplet import FixedMarginTriplet, RelativeTriplet
 from clp_basicsr.distances import DISTANCES
 
 from .oracles import loop_distances, loop_relative, loop_sizes
@@ -31,8 +32,8 @@ def numpy(*features: Tensor) -> list[np.ndarray]:
     return [each.detach().numpy() for each in features]
 
 
-def test_the_table_names_the_triplet() -> None:
-    assert list(CRITERIA) == ["triplet"]
+def test_the_table_names_the_criteria() -> None:
+    assert list(CRITERIA) == ["triplet", "ratio", "batch_ratio", "infonce", "directional"]
 
 
 @pytest.mark.parametrize("push_weight", [0.0, 0.3, 1.0])

@@ -1,0 +1,87 @@
+"""What a criterion is, and the distances that all of them measure.
+
+Shapes: ``anchor`` (SR) and ``positive`` (GT) are features ``(N, C, h, w)`` of one layer,
+``negatives`` are ``(K, N, C, h, w)`` for K negatives per image. Only ``anchor`` carries gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from clp_basicsr.distances import Distance
+
+
+class Terms(NamedTuple):
+    """What one layer says; all are 0-dim, and all but ``loss`` are detached."""
+
+    loss: Tensor
+    pull: Tensor
+    """Distance SR-GT in units of the gap GT-negative: 1 at the negative, 0 at GT."""
+    push: Tensor
+    """How much nearer SR is to the negative than GT is, in the same units: 1 there, 0 at GT."""
+    active: Tensor
+    """Share of the terms that contribute to the loss, in [0, 1]."""
+    total: int
+    """How many terms there are."""
+
+
+class Criterion(Protocol):
+    """One layer's features to its terms, and how the layers add up."""
+
+    def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
+        """Return the terms of a layer; ``terms.loss`` already holds the layer's ``weight``."""
+        ...
+
+    def normaliser(self, weights: Sequence[float]) -> float:
+        """Return what the sum of the layers' losses is divided by."""
+        ...
+
+
+class Distances(NamedTuple):
+    """A = d(sr, gt) ``(N, T)``; N = d(sr, negative), P = d(gt, negative), P + floor ``(K, N, T)``."""
+
+    to_positive: Tensor
+    to_negatives: Tensor
+    gap: Tensor
+    unit: Tensor
+
+    def pull(self) -> Tensor:
+        """Return ``A / (P + floor)``."""
+        return self.to_positive / self.unit
+
+    def push(self) -> Tensor:
+        """Return ``relu(P - N) / (P + floor)``."""
+        return torch.relu(self.gap - self.to_negatives) / self.unit
+
+
+def measure(
+    anchor: Tensor, positive: Tensor, negatives: Tensor, distance: Distance, scale: float = 1.0, eps: float = 0.0
+) -> Distances:
+    """Return the distances of a layer; ``scale`` multiplies the features, ``eps`` is added to differences."""
+    with torch.no_grad():
+        gap = distance.between(positive, negatives, scale)
+        # The feature-size part keeps flat crops and pairs with LR == GT (a gap of 0) at ordinary
+        # size; it is taken per image, so that a batch is the mean of its images.
+        size = distance.size(positive).mean(-1, keepdim=True) * scale
+        unit = gap + 0.05 * gap.mean(-1, keepdim=True) + 0.01 * size + 1e-6
+    return Distances(
+        to_positive=distance.between(anchor, positive, scale, eps),
+        to_negatives=distance.between(anchor, negatives, scale, eps),
+        gap=gap,
+        unit=unit,
+    )
+
+
+def terms(loss: Tensor, pull: Tensor, push: Tensor, contributes: Tensor) -> Terms:
+    """Return the terms of a layer; ``contributes`` says of each term whether it is part of ``loss``."""
+    return Terms(
+        loss=loss,
+        pull=pull.detach().mean(),
+        push=push.detach().mean(),
+        active=contributes.to(pull.dtype).mean(),
+        total=contributes.numel(),
+    )

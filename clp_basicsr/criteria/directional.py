@@ -1,0 +1,40 @@
+"""A push that counts only along the missing detail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clp_basicsr.criteria.base import Terms, measure, terms
+from clp_basicsr.distances import DISTANCES
+
+_L2 = DISTANCES["l2"]
+
+
+@dataclass(frozen=True)
+class Directional:
+    """``w (A + push_weight relu(1 - q) P) / (P + floor)``, q the way from the negative to GT.
+
+    ``q = <f(sr)-f(neg), f(gt)-f(neg)> / |f(gt)-f(neg)|^2`` per image and channel: 0 at the negative,
+    1 at GT. A push in every direction rewards noise; this one rewards movement along the detail that
+    the negative lacks.
+    """
+
+    push_weight: float = 1.0
+
+    def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
+        """Return the layer's terms; see `Criterion`."""
+        d = measure(anchor, positive, negatives, _L2)
+        # (1 - q) P = <gt - sr, detail> / P: no difference of large numbers, and 0 where P is.
+        detail = (positive - negatives).flatten(-2)
+        missing = ((positive - anchor).flatten(-2) * detail).sum(-1) / d.gap.clamp(min=torch.finfo(d.gap.dtype).tiny)
+        pull, push = d.pull(), torch.relu(missing) / d.unit
+        value = pull + self.push_weight * push
+        return terms(weight * value.mean(), pull, push, contributes=value.detach() > 0)
+
+    def normaliser(self, weights: Sequence[float]) -> float:
+        """Return the sum of the weights: the loss is their weighted mean."""
+        return sum(weights)

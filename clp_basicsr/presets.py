@@ -1,0 +1,55 @@
+"""Published losses as keywords of `CLPLoss`: layers, weights, normalisation, reduction, negatives."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from clp_basicsr import arguments
+
+_Initialise = TypeVar("_Initialise", bound=Callable[..., None])
+
+# Wu et al., CVPR 2021: models/CR.py of AECR-Net. VGG19 on images that are not normalised.
+_AECR: dict[str, Any] = {
+    "model": "vgg",
+    "layer_weights": {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0},
+    "criterion": "batch_ratio",
+    "distance": "l1",
+    "use_input_norm": False,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "aecr": _AECR,
+    # Wang et al., IJCAI 2021: PyTorch version/loss/contrast_loss.py of CSD; images in [0, 255].
+    "csd": {**_AECR, "over_negatives": "sum", "input_scale": 255.0},
+    # Zheng et al., CVPR 2023: C2R.py of C2PNet.
+    "c2pnet": _AECR,
+    # Kong et al., CVPRW 2022 (RLFN): features of two random convolutions with a tanh between; no code was released.
+    "rlfn": {
+        "model": "random_convs",
+        "layer_weights": {"conv1": 1.0, "conv2": 1.0},
+        "criterion": "batch_ratio",
+        "distance": "l1",
+        "over_negatives": "sum",
+        "use_input_norm": False,
+    },
+    # Wu et al., TNNLS 2023: src/loss/cl.py of PCL-SR. Its own network is a discriminator; here it is VGG19.
+    "pcl": {**_AECR, "criterion": "infonce", "distance": "cosine", "temperature": 1.0, "capped": False},
+}
+
+
+def with_presets(initialise: _Initialise) -> _Initialise:
+    """Let ``__init__`` fill keywords that are not given from the preset that is."""
+
+    @functools.wraps(initialise)
+    def with_preset(self: object, *positional: Any, **keywords: Any) -> None:
+        preset = keywords.get("preset")
+        if preset is not None:
+            chosen = dict(PRESETS[arguments.choice("preset", preset, list(PRESETS))])
+            if positional:
+                chosen.pop("model")
+            keywords = {**chosen, **keywords}
+        initialise(self, *positional, **keywords)
+
+    return cast(_Initialise, with_preset)
