@@ -68,6 +68,35 @@ def number(argument: str, given: object, *, zero_allowed: bool = False) -> float
     return value
 
 
+def count(argument: str, given: object) -> int:
+    """Return ``given`` if it is a whole number above 0.
+
+    Raises:
+        TypeError: if it is no whole number.
+        ValueError: if it is 0 or negative.
+    """
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(f"Argument `{argument}` must be a whole number above 0, but got {given!r}.")
+    if given < 1:
+        raise ValueError(f"Argument `{argument}` must be a whole number above 0, but got {given!r}.")
+    return given
+
+
+def interval(argument: str, given: object) -> tuple[float, float]:
+    """Return ``given`` as the smallest and the largest value of a range, both finite and >= 0.
+
+    Raises:
+        TypeError: if it is not two numbers.
+        ValueError: if they are in the wrong order or negative.
+    """
+    if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 2:
+        raise TypeError(f"Argument `{argument}` must be two numbers [smallest, largest], but got {given!r}.")
+    low, high = (number(f"{argument}[{place}]", each, zero_allowed=True) for place, each in enumerate(given))
+    if low > high:
+        raise ValueError(f"Argument `{argument}` must be [smallest, largest], but got {given!r}.")
+    return low, high
+
+
 def yaml_hint(given: object) -> str:
     """Return what to write where YAML made text of a number, else ``""``."""
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +17,9 @@ from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import as_rgb, check_images
-from clp_basicsr.negatives import upsampled_lr
+from clp_basicsr.negatives import Negative, Step, build_sources, upsampled_lr
 from clp_basicsr.presets import with_presets
+from clp_basicsr.references import References
 
 KEYWORDS = (
     "model",
@@ -29,6 +30,7 @@ KEYWORDS = (
     "criterion",
     *OPTIONS,
     "distance",
+    "negatives",
     "align_corners",
     "invert_equal_pixels",
     "use_input_norm",
@@ -80,6 +82,7 @@ class CLPLoss(nn.Module):
         temperature: float = 0.07,
         capped: bool = True,
         distance: str = "l2",
+        negatives: str | Sequence[str | Mapping[str, Any]] = "lr",
         align_corners: bool = False,
         invert_equal_pixels: bool = False,
         use_input_norm: bool = True,
@@ -113,6 +116,9 @@ class CLPLoss(nn.Module):
             capped: with ``infonce``: no reward for being less like the negative than GT is.
             distance: "l2" or "l1" per image and channel over positions, or "cosine" over channels
                 per position.
+            negatives: the images to push away from: names out of `clp_basicsr.negatives.SOURCES` ("lr",
+                "blur", "degraded", "lagged", "files", "batch") or mappings with their settings, such as
+                ``["lr", {"type": "blur", "count": 3}]``.
             align_corners: resize LR as the first implementation did; shifts the negative.
             invert_equal_pixels: replace negative pixels equal to GT by ``1 - GT``, as the first
                 implementation did; kills the loss on images with borders.
@@ -146,6 +152,7 @@ class CLPLoss(nn.Module):
             "capped": capped,
         }
         self.criterion = build_criterion(criterion, distance, options)
+        self.sources = build_sources(negatives)
         given_weights = arguments.layer_weights(layer_weights)
         self.extractor = build_extractor(
             model,
@@ -176,21 +183,17 @@ class CLPLoss(nn.Module):
             ValueError: if shapes, channels, sizes or devices do not fit, or ``lr`` is None and the
                 loss is bound to no model that has one.
         """
-        lr = self.bound_lr() if lr is None else lr
-        sr, target, lr = as_images(sr, target, lr)
+        given_lr = (self.bound_lr() if lr is None else lr).detach()
+        sr, target, lr = as_images(sr, target, given_lr)
         check_images(sr, target, lr)
-        sr, target, lr = (self._prepared(images) for images in (sr, target.detach(), lr.detach()))
+        sr, target, lr = (self._prepared(images) for images in (sr, target.detach(), lr))
         with torch.no_grad():
-            negative = upsampled_lr(
-                lr,
-                target,
-                align_corners=self.align_corners,
-                invert_equal_pixels=self.invert_equal_pixels,
-            )
-            references = self._features(torch.cat((target, negative)))
+            references = References(target, self._negatives(target, lr, given_lr))
+            features = self._features(references.images())
         anchors = self._features(sr)
         terms = [
-            self._layer_terms(anchors[layer], references[layer], weight) for layer, weight in self.layer_weights.items()
+            self.criterion(anchors[layer], *references.split(features[layer]), weight)
+            for layer, weight in self.layer_weights.items()
         ]
         self.summary = self._summarise(terms)
         total = torch.stack([term.loss for term in terms]).sum()
@@ -280,9 +283,18 @@ class CLPLoss(nn.Module):
         features: dict[str, Tensor] = self.extractor(images if self.input_scale == 1 else images * self.input_scale)
         return features
 
-    def _layer_terms(self, anchor: Tensor, references: Tensor, weight: float) -> Terms:
-        positive, *negatives = torch.split(references, anchor.shape[0])
-        return self.criterion(anchor, positive, torch.stack(negatives), weight)
+    def _negatives(self, target: Tensor, lr: Tensor, given_lr: Tensor) -> list[Negative]:
+        upsampled = upsampled_lr(
+            lr, target, align_corners=self.align_corners, invert_equal_pixels=self.invert_equal_pixels
+        )
+        step = Step(target, lr, upsampled, given_lr, self._prepared, self.bound_model)
+        drawn = [negative for source in self.sources for negative in source(step)]
+        if not drawn:
+            raise ValueError(
+                "Argument `negatives` must give at least one negative at every call, but its sources gave none: "
+                "`batch` has none in a batch of one, `lagged` none before `start`. Add 'lr'."
+            )
+        return drawn
 
     def _summarise(self, terms: list[Terms]) -> Summary:
         weights = list(self.layer_weights.values())

@@ -21,9 +21,15 @@ _AECR: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "aecr": _AECR,
-    # Wang et al., IJCAI 2021: PyTorch version/loss/contrast_loss.py of CSD; images in [0, 255].
-    "csd": {**_AECR, "over_negatives": "sum", "input_scale": 255.0},
-    # Zheng et al., CVPR 2023: C2R.py of C2PNet.
+    # Wang et al., IJCAI 2021: PyTorch version/loss/contrast_loss.py of CSD; images in [0, 255], LR
+    # images of the batch as negatives, their distances summed.
+    "csd": {
+        **_AECR,
+        "over_negatives": "sum",
+        "input_scale": 255.0,
+        "negatives": ["lr", {"type": "batch", "of": "lr", "count": 7}],
+    },
+    # Zheng et al., CVPR 2023: C2R.py of C2PNet, without its curriculum over other methods' outputs.
     "c2pnet": _AECR,
     # Kong et al., CVPRW 2022 (RLFN): features of two random convolutions with a tanh between; no code was released.
     "rlfn": {
@@ -35,7 +41,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "use_input_norm": False,
     },
     # Wu et al., TNNLS 2023: src/loss/cl.py of PCL-SR. Its own network is a discriminator; here it is VGG19.
-    "pcl": {**_AECR, "criterion": "infonce", "distance": "cosine", "temperature": 1.0, "capped": False},
+    "pcl": {
+        **_AECR,
+        "criterion": "infonce",
+        "distance": "cosine",
+        "temperature": 1.0,
+        "capped": False,
+        "negatives": ["lr", {"type": "blur", "count": 3}],
+    },
 }
 
 

@@ -74,7 +74,7 @@ def build_extractor(
         warnings.warn(
             f"weights='random': `{name}` is untrained. The loss has the right cost and shapes, but it is no "
             "perceptual loss; use it for tests and timings only.",
-            stacklevel=3,
+            stacklevel=4,
         )
     build = NETWORKS.get(name, HuggingFaceBackbone)
     return build(

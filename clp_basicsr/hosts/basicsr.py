@@ -22,6 +22,7 @@ from clp_basicsr.hosts.import_hook import provide_if_missing, when_imported
 
 _REGISTRY_MODULE = "basicsr.utils.registry"
 _BASE_MODEL_MODULE = "basicsr.models.base_model"
+_DATASET_MODULE = "clp_basicsr.hosts.basicsr_dataset"
 
 
 class CLPLoss(HeldLoss):
@@ -49,6 +50,8 @@ def install() -> None:
     provide_if_missing("torchvision.transforms.functional_tensor", _fill_functional_tensor)
     when_imported(_BASE_MODEL_MODULE, _attach)
     when_imported(_REGISTRY_MODULE, _register)
+    when_imported("basicsr.data.paired_image_dataset", _register_dataset)
+    when_imported("basicsr.models.sr_model", _keep_negatives)
 
 
 def register() -> None:
@@ -100,6 +103,14 @@ def _attach(base_model_module: ModuleType) -> None:
     remember(base_model)
     base_model.reduce_loss_dict = _reporting(base_model.reduce_loss_dict)
     base_model._clp_attached = True
+
+
+def _register_dataset(_: ModuleType) -> None:
+    importlib.import_module(_DATASET_MODULE)
+
+
+def _keep_negatives(sr_model_module: ModuleType) -> None:
+    importlib.import_module(_DATASET_MODULE).keep_negatives(sr_model_module)
 
 
 def _reporting(original: Any) -> Any:

@@ -25,6 +25,7 @@ DEFAULTS = {
     "temperature": 0.07,
     "capped": True,
     "distance": "l2",
+    "negatives": "lr",
     "align_corners": False,
     "invert_equal_pixels": False,
     "use_input_norm": True,

@@ -44,7 +44,12 @@ def test_ratio_on_vgg(preset: str, scale: float, images: tuple[Tensor, ...], vgg
     sr, gt, lr = images
     network = torchvision_vgg(vgg_weights, torch.float64)
     a, p, n = (vgg_features(network, each * scale) for each in (sr, gt, upsampled(lr, gt.shape[-2:])))
-    expected = sum(w * F.l1_loss(a[i], p[i]) / (F.l1_loss(a[i], n[i]) + 1e-7) for i, w in WEIGHTS.items())
+
+    def away(i: int) -> Tensor:
+        own = F.l1_loss(a[i], n[i])
+        return own + F.l1_loss(a[i], n[i].flip(0)) if preset == "csd" else own  # the other of the two images
+
+    expected = sum(w * F.l1_loss(a[i], p[i]) / (away(i) + 1e-7) for i, w in WEIGHTS.items())
     torch.testing.assert_close(loss_of(preset, weights=vgg_weights)(sr, gt, lr), expected, rtol=1e-8, atol=0)
 
 
@@ -72,7 +77,8 @@ def test_pcl(images: tuple[Tensor, ...], vgg_weights: Path) -> None:
     for index, weight in WEIGHTS.items():
         logits = torch.stack([F.cosine_similarity(a[index], each[index], dim=1).mean((1, 2)) for each in (p, n)], 1)
         expected += weight * F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long)).item()
-    value = loss_of("pcl", weights=vgg_weights)(sr, gt, lr).item()
+    assert PRESETS["pcl"]["negatives"] == ["lr", {"type": "blur", "count": 3}]
+    value = loss_of("pcl", weights=vgg_weights, negatives="lr")(sr, gt, lr).item()
     assert value == pytest.approx(expected / sum(WEIGHTS.values()), rel=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""Negatives: the images of SR's size that SR is pushed away from."""
+"""The LR batch at the size of SR: the negative that is always there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from clp_basicsr.images import resize_to
+from clp_basicsr.negatives.base import Negative, Step
 
 
 def upsampled_lr(
@@ -29,3 +30,11 @@ def upsampled_lr(
     if invert_equal_pixels:
         negative = torch.where(negative == target, 1 - target, negative)
     return negative
+
+
+class UpsampledLR:
+    """The network's own input, at the size of GT."""
+
+    def __call__(self, step: Step) -> list[Negative]:
+        """Return it."""
+        return [Negative(step.upsampled_lr)]

@@ -1,0 +1,66 @@
+"""Negatives: the images that SR is pushed away from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from clp_basicsr.messages import did_you_mean, not_a_choice
+from clp_basicsr.negatives.base import Negative, Source, Step
+from clp_basicsr.negatives.batch import OtherImages
+from clp_basicsr.negatives.blur import BlurredGT
+from clp_basicsr.negatives.degraded import DegradedLR
+from clp_basicsr.negatives.lagged import LaggedNetwork
+from clp_basicsr.negatives.lr import UpsampledLR, upsampled_lr
+from clp_basicsr.negatives.supplied import Supplied
+
+__all__ = ["SOURCES", "Negative", "Source", "Step", "build_sources", "upsampled_lr"]
+
+SOURCES: dict[str, Callable[..., Source]] = {
+    "lr": UpsampledLR,
+    "blur": BlurredGT,
+    "degraded": DegradedLR,
+    "lagged": LaggedNetwork,
+    "files": Supplied,
+    "batch": OtherImages,
+}
+
+
+def build_sources(given: object) -> list[Source]:
+    """Return the sources that ``negatives`` asks for.
+
+    Args:
+        given: a name out of `SOURCES`, or a list of names and mappings such as
+            ``{"type": "blur", "count": 3}``.
+
+    Raises:
+        TypeError: if it is none of these, or a source does not know a keyword.
+        ValueError: for an unknown name, an empty list, or a value out of range.
+    """
+    entries = given if isinstance(given, (list, tuple)) else [given]
+    if not entries:
+        raise ValueError("Argument `negatives` must name at least one source, but got none.")
+    return [_build(entry) for entry in entries]
+
+
+def _build(entry: object) -> Source:
+    settings: dict[Any, Any] = dict(entry) if isinstance(entry, Mapping) else {"type": entry}
+    name = settings.pop("type", None)
+    if not isinstance(name, str) or name not in SOURCES:
+        raise ValueError(not_a_choice("negatives", name, list(SOURCES)))
+    known = list(inspect.signature(SOURCES[name]).parameters)
+    _reject_unknown(name, settings, known)
+    try:
+        return SOURCES[name](**settings)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"In `negatives`, source '{name}': {error}") from error
+
+
+def _reject_unknown(name: str, settings: Mapping[Any, Any], known: Sequence[str]) -> None:
+    for keyword in settings:
+        if keyword not in known:
+            raise TypeError(
+                f"In `negatives`, source '{name}' has no keyword {keyword!r}; it must be one of {known}."
+                f"{did_you_mean(keyword, known)}"
+            )

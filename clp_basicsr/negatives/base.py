@@ -1,0 +1,44 @@
+"""What a source of negatives may draw on, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of the loss. No image may be changed in place."""
+
+    target: Tensor
+    """GT ``(N, 3, H, W)``, values in [0, 1]."""
+    lr: Tensor
+    """The LR batch ``(N, 3, h, w)``, values in [0, 1]."""
+    upsampled_lr: Tensor
+    """The LR batch at the size of GT."""
+    given_lr: Tensor
+    """The LR batch as the model has it: any value range, 1 or 3 channels, images or clips."""
+    prepare: Callable[[Tensor], Tensor]
+    """Turns images as the model has them into RGB in [0, 1]."""
+    find_model: Callable[[], Any | None]
+    """Returns the host's model that the loss is bound to or held by; None outside a host."""
+
+
+class Negative(NamedTuple):
+    """One negative for each image of the batch."""
+
+    images: Tensor
+    """``(N, 3, H, W)``. Images that stand in several negatives go through the network once."""
+    shift: int = 0
+    """How far the batch is rolled: image i has ``images[i - shift]`` as its negative."""
+
+
+class Source(Protocol):
+    """Makes negatives; called under ``no_grad`` at every call of the loss."""
+
+    def __call__(self, step: Step) -> list[Negative]:
+        """Return any number of negatives, the same number for every image."""
+        ...

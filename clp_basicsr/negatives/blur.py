@@ -1,0 +1,74 @@
+"""GT, blurred by a random Gaussian: what an image without the finest detail looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clp_basicsr import arguments
+from clp_basicsr.negatives.base import Negative, Step
+
+
+class BlurredGT:
+    """``count`` blurred copies of GT, each image with a kernel of its own.
+
+    The default ranges are those of PCL-SR (src/data/div2k.py): kernels of 3 to 11 pixels, sigma 0.1 to 2.
+    """
+
+    def __init__(
+        self,
+        count: int = 1,
+        kernel: Sequence[int] = (3, 11),
+        sigma: Sequence[float] = (0.1, 2.0),
+        seed: int = 0,
+    ) -> None:
+        """Set the ranges.
+
+        Args:
+            count: how many negatives per image.
+            kernel: smallest and largest odd width in pixels.
+            sigma: smallest and largest standard deviation in pixels.
+            seed: of the random choices.
+
+        Raises:
+            TypeError: if a value is of the wrong type.
+            ValueError: if a range is empty or a width is even.
+        """
+        self.count = arguments.count("count", count)
+        low, high = arguments.interval("kernel", kernel)
+        if low % 2 != 1 or high % 2 != 1:
+            raise ValueError(f"Argument `kernel` must be two odd widths in pixels, but got {list(kernel)}.")
+        self.widths = np.arange(int(low), int(high) + 1, 2)
+        self.sigma = arguments.interval("sigma", sigma)
+        self.random = np.random.default_rng(seed)
+
+    def __call__(self, step: Step) -> list[Negative]:
+        """Return the blurred copies."""
+        return [Negative(self._blurred(step.target)) for _ in range(self.count)]
+
+    def _blurred(self, images: Tensor) -> Tensor:
+        kernels = np.stack([self._kernel() for _ in range(len(images))])
+        weight = torch.from_numpy(kernels).to(images.device, images.dtype, non_blocking=True)
+        return blurred(images, weight)
+
+    def _kernel(self) -> np.ndarray:
+        """Return a 1-D kernel, zeros around it up to the largest width."""
+        width, sigma = self.random.choice(self.widths), self.random.uniform(*self.sigma)
+        offsets = np.arange(self.widths[-1]) - self.widths[-1] // 2
+        kernel = np.where(np.abs(offsets) <= width // 2, np.exp(-0.5 * (offsets / sigma) ** 2), 0.0)
+        return np.asarray(kernel / kernel.sum())
+
+
+def blurred(images: Tensor, kernels: Tensor) -> Tensor:
+    """Convolve each image ``(N, C, H, W)`` with its separable kernel ``(N, width)``, edges replicated."""
+    batch, channels, height, width = images.shape
+    size = kernels.shape[-1]
+    weight = kernels.repeat_interleave(channels, 0)
+    planes = F.pad(images, [size // 2] * 4, mode="replicate").flatten(0, 1)[None]
+    planes = F.conv2d(planes, weight[:, None, :, None], groups=batch * channels)
+    planes = F.conv2d(planes, weight[:, None, None, :], groups=batch * channels)
+    return planes.view(batch, channels, height, width)

@@ -1,0 +1,57 @@
+"""LR, degraded once more: further away from GT than the network's own input is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clp_basicsr import arguments
+from clp_basicsr.images import resize_to
+from clp_basicsr.negatives.base import Negative, Step
+
+
+class DegradedLR:
+    """``count`` copies of LR, each made smaller and back, and noisy, then brought to the size of GT."""
+
+    def __init__(
+        self,
+        count: int = 1,
+        scale: Sequence[float] = (0.5, 1.0),
+        noise: Sequence[float] = (0.0, 0.04),
+        seed: int = 0,
+    ) -> None:
+        """Set the ranges.
+
+        Args:
+            count: how many negatives per image.
+            scale: smallest and largest factor by which the LR batch is made smaller.
+            noise: smallest and largest standard deviation of Gaussian noise, in units of the [0, 1] range.
+            seed: of the random choices.
+
+        Raises:
+            TypeError: if a value is of the wrong type.
+            ValueError: if a range is empty or a scale is above 1.
+        """
+        self.count = arguments.count("count", count)
+        self.scale = arguments.interval("scale", scale)
+        if self.scale[1] > 1 or self.scale[0] <= 0:
+            raise ValueError(f"Argument `scale` must be above 0 and up to 1, but got {list(scale)}.")
+        self.noise = arguments.interval("noise", noise)
+        self.random = np.random.default_rng(seed)
+
+    def __call__(self, step: Step) -> list[Negative]:
+        """Return the degraded copies at the size of GT."""
+        return [Negative(self._degraded(step)) for _ in range(self.count)]
+
+    def _degraded(self, step: Step) -> Tensor:
+        height, width = step.lr.shape[-2:]
+        scale = self.random.uniform(*self.scale)
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        images = F.interpolate(step.lr, size=size, mode="area")
+        noise = self.random.standard_normal(images.shape, dtype=np.float32) * self.random.uniform(*self.noise)
+        images = images + torch.from_numpy(np.asarray(noise)).to(images.device, images.dtype, non_blocking=True)
+        return resize_to(images, (step.target.shape[-2], step.target.shape[-1]))

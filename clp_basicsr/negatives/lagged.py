@@ -1,0 +1,101 @@
+"""What earlier states of the network being trained make of the LR batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clp_basicsr import arguments
+from clp_basicsr.negatives.base import Negative, Step
+
+
+class LaggedNetwork:
+    """The output of a copy of the model's ``net_g`` that lags behind it.
+
+    Every ``every`` iterations ``copy = decay * copy + (1 - decay) * net_g``, buffers included. It costs
+    the memory of one more network and one pass of it without gradient. After a resume it starts from
+    the network as it is then. Source: SPN / MCLIR (AAAI 2024), with intervals of 100 to 1000 and decay 0.1.
+    """
+
+    def __init__(self, every: int = 500, decay: float = 0.0, start: int = 0) -> None:
+        """Set the rhythm.
+
+        Args:
+            every: iterations between two refreshes.
+            decay: share of the old copy that stays, in [0, 1).
+            start: the iteration from which on there is a copy, and with it this negative.
+
+        Raises:
+            TypeError: if a value is of the wrong type.
+            ValueError: if a value is out of range.
+        """
+        self.every = arguments.count("every", every)
+        self.decay = arguments.number("decay", decay, zero_allowed=True)
+        if self.decay >= 1:
+            raise ValueError(f"Argument `decay` must be below 1, else the copy never changes, but got {decay!r}.")
+        self.start = arguments.number("start", start, zero_allowed=True)
+        self.network: nn.Module | None = None
+        self.refreshed = 0
+        self.calls = 0
+
+    def __call__(self, step: Step) -> list[Negative]:
+        """Return the copy's output, or nothing before ``start``.
+
+        Raises:
+            ValueError: if there is no model with a ``net_g``, or its output does not have GT's size.
+        """
+        model = step.find_model()
+        current = _network_of(model)
+        iteration = self._iteration(model)
+        if iteration < self.start:
+            return []
+        output = self._refreshed(current, iteration)(step.given_lr)
+        images = step.prepare(output.flatten(0, 1) if output.dim() == 5 else output).clamp(0, 1)
+        if images.shape != step.target.shape:
+            raise ValueError(
+                f"The negative `lagged` must have the shape of `target`, {tuple(step.target.shape)}, but the network "
+                f"made {tuple(images.shape)} of the LR batch. It serves models that turn `lq` into SR directly."
+            )
+        return [Negative(images)]
+
+    def _refreshed(self, current: nn.Module, iteration: int) -> nn.Module:
+        if self.network is None:
+            self.network = copy.deepcopy(current).eval().requires_grad_(False)
+            self.refreshed = iteration
+        elif iteration - self.refreshed >= self.every:
+            for old, new in zip(_tensors(self.network), _tensors(current)):
+                old.copy_(torch.lerp(new, old, self.decay) if old.is_floating_point() else new)
+            self.refreshed = iteration
+        return self.network
+
+    def _iteration(self, model: Any) -> int:
+        """Return the model's iteration by its schedulers, which a resume restores; else count the calls."""
+        self.calls += 1
+        schedulers = getattr(model, "schedulers", None)
+        return int(schedulers[0].last_epoch) + 1 if schedulers else self.calls
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the copy out: it belongs to a run."""
+        return {**self.__dict__, "network": None}
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()
+
+
+def _network_of(model: Any | None) -> nn.Module:
+    network = getattr(model, "net_g", None)
+    if not isinstance(network, nn.Module):
+        raise ValueError(
+            "The negative `lagged` needs the model that trains a network `net_g`, but the loss is "
+            + ("bound to no model" if model is None else f"bound to a {type(model).__name__} without one")
+            + ". Bind it once: loss.bind(model). In BasicSR this happens by itself."
+        )
+    while isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        network = network.module
+    return network

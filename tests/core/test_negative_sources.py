@@ -1,0 +1,253 @@
+"""Each source of negatives by itself, and what the loss makes of several."""
+
+import copy
+import pickle
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import correlate1d
+from torch import Tensor, nn
+
+from clp_basicsr import CLPLoss
+from clp_basicsr.negatives import Step, build_sources
+
+from .oracles import upsampled
+
+
+class Model:
+    """A host's model: a network in training, its schedulers, and what it was fed."""
+
+    def __init__(self, scale: int = 4) -> None:
+        torch.manual_seed(0)
+        self.net_g = nn.Sequential(
+            nn.Conv2d(3, 3 * scale**2, 1), nn.PixelShuffle(scale), nn.BatchNorm2d(3, affine=False)
+        )
+        self.schedulers = [SimpleNamespace(last_epoch=0)]
+        self.lq: Tensor | None = None
+
+    def at(self, iteration: int) -> "Model":
+        self.schedulers[0].last_epoch = iteration - 1
+        return self
+
+
+def images(size: int, seed: int, count: int = 3) -> Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+GT, LR = images(32, 1), images(8, 2)
+UPSAMPLED = upsampled(LR, (32, 32))
+SR = (0.5 * GT + 0.5 * UPSAMPLED).requires_grad_()
+
+
+def step(model: Model | None = None) -> Step:
+    return Step(GT, LR, UPSAMPLED, LR, lambda images: images, lambda: model)
+
+
+def drawn(given: Any, model: Model | None = None) -> list[Tensor]:
+    (source,) = build_sources([given])
+    return [negative.images.roll(negative.shift, 0) for negative in source(step(model))]
+
+
+def loss_with(negatives: Any, **keywords: Any) -> CLPLoss:
+    return CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1}, negatives=negatives, **keywords)
+
+
+def test_blur_is_a_gaussian_of_the_drawn_width() -> None:
+    (blurred,) = drawn({"type": "blur", "kernel": [7, 7], "sigma": [1.5, 1.5]})
+    offsets = np.arange(-3, 4)
+    kernel = np.exp(-0.5 * (offsets / 1.5) ** 2)
+    kernel /= kernel.sum()
+    expected = GT.numpy()
+    for axis in (2, 3):
+        expected = correlate1d(expected, kernel, axis=axis, mode="nearest")
+    torch.testing.assert_close(blurred, torch.from_numpy(expected), rtol=0, atol=1e-6)
+
+
+def test_every_image_is_blurred_by_its_own_kernel() -> None:
+    same = {"type": "blur", "count": 2}
+    (source,) = build_sources([same])
+    twins = Step(GT[:1].expand(3, -1, -1, -1), LR, UPSAMPLED, LR, lambda images: images, lambda: None)
+    first, second = (negative.images for negative in source(twins))
+    different = {tuple(image.flatten()[:50].tolist()) for image in (*first, *second)}
+    assert len(different) == 6
+    assert all(torch.equal(*pair) for pair in zip(drawn(same), drawn(same)))  # seeded
+    assert not torch.equal(drawn(same)[0], drawn({**same, "seed": 1})[0])
+
+
+def test_blur_takes_detail_away() -> None:
+    for blurred in drawn({"type": "blur", "count": 5}):
+        for image, gt in zip(blurred, GT):
+            assert image.diff().abs().mean() <= gt.diff().abs().mean() + 1e-6
+            assert image.mean().item() == pytest.approx(gt.mean().item(), abs=0.02)
+
+
+def test_degraded_is_further_from_gt_than_lr_is() -> None:
+    gt = torch.nn.functional.interpolate(LR, scale_factor=4, mode="bicubic").clamp(0, 1)
+    for worse in drawn({"type": "degraded", "count": 4, "scale": [0.3, 0.6], "noise": [0.01, 0.02]}):
+        assert (worse - gt).abs().mean() > 0.02
+        assert 0 <= worse.min() <= worse.max() <= 1
+
+
+def test_degraded_by_nothing_is_lr() -> None:
+    (same,) = drawn({"type": "degraded", "scale": [1, 1], "noise": [0, 0]})
+    torch.testing.assert_close(same, UPSAMPLED)
+
+
+@pytest.mark.parametrize(("of", "pool"), [("gt", GT), ("lr", UPSAMPLED)])
+def test_batch_gives_all_others_and_never_the_own(of: str, pool: Tensor) -> None:
+    others = drawn({"type": "batch", "of": of})
+    assert len(others) == 2
+    for image in range(3):
+        seen = {next(i for i in range(3) if torch.equal(other[image], pool[i])) for other in others}
+        assert seen == {0, 1, 2} - {image}
+
+
+def test_batch_costs_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, sizes = loss_with(["lr", "batch"], criterion="infonce"), []
+    extract = loss.extractor.extract
+    monkeypatch.setattr(loss.extractor, "extract", lambda batch: sizes.append(len(batch)) or extract(batch))
+    loss(SR, GT, LR)
+    assert sizes == [6, 3]  # GT and LR of three images, then SR
+
+
+def test_batch_value_equals_rolled_images() -> None:
+    """The same through files of rolled images: features by another way."""
+    model = Model()
+    model.neg = torch.stack([GT.roll(1, 0), GT.roll(2, 0)], 1)  # type: ignore[attr-defined]
+    by_files = loss_with("files", criterion="infonce").bind(model)
+    torch.testing.assert_close(
+        loss_with("batch", criterion="infonce")(SR, GT, LR), by_files(SR, GT, LR), rtol=1e-5, atol=0
+    )
+
+
+def test_lagged_follows_the_network_by_the_rhythm() -> None:
+    model = Model()
+    (source,) = build_sources([{"type": "lagged", "every": 10, "decay": 0.25, "start": 5}])
+    states = {}
+    for iteration in (1, 5, 9, 14, 15, 16, 25):
+        with torch.no_grad():
+            model.net_g[0].weight.fill_(iteration)
+            model.net_g[2].running_mean.fill_(iteration)
+            model.net_g[2].num_batches_tracked.fill_(iteration)
+        made = source(step(model.at(iteration)))
+        copied = source.network  # type: ignore[attr-defined]
+        states[iteration] = (
+            (copied[0].weight.mean().item(), copied[2].running_mean.mean().item(), int(copied[2].num_batches_tracked))
+            if made
+            else None
+        )
+    second = 0.25 * 5 + 0.75 * 15
+    third = 0.25 * second + 0.75 * 25
+    assert states == {
+        1: None,
+        5: (5, 5, 5),
+        9: (5, 5, 5),
+        14: (5, 5, 5),
+        15: (second, second, 15),
+        16: (second, second, 15),
+        25: (third, third, 25),
+    }
+
+
+def test_lagged_is_the_copys_output_and_leaves_the_network_alone() -> None:
+    model = Model().at(1)
+    before = copy.deepcopy(model.net_g.state_dict())
+    (made,) = drawn("lagged", model)
+    torch.testing.assert_close(made, copy.deepcopy(model.net_g).eval()(LR).clamp(0, 1).detach())
+    assert model.net_g.training
+    assert not made.requires_grad
+    assert all(torch.equal(before[name], value) for name, value in model.net_g.state_dict().items())
+
+
+def test_lagged_without_schedulers_counts_calls() -> None:
+    model = Model()
+    del model.schedulers
+    (source,) = build_sources([{"type": "lagged", "every": 2}])
+    seen = []
+    for value in (1.0, 2.0, 3.0):
+        with torch.no_grad():
+            model.net_g[0].weight.fill_(value)
+        source(step(model))
+        seen.append(source.network[0].weight.mean().item())  # type: ignore[attr-defined]
+    assert seen == [1.0, 1.0, 3.0]
+
+
+def test_lagged_in_the_loss() -> None:
+    model = Model().at(1)
+    loss = loss_with(["lr", "lagged"]).bind(model)
+    value = loss(SR, GT, LR)
+    assert value.isfinite()
+    assert value != loss_with("lr")(SR, GT, LR)
+    assert torch.autograd.grad(value, SR)[0].abs().sum() > 0
+    assert all(parameter.grad is None for parameter in model.net_g.parameters())
+    assert not loss.state_dict()
+    twin = pickle.loads(pickle.dumps(loss))
+    assert twin.sources[1].network is None
+
+
+@pytest.mark.parametrize(
+    ("negatives", "model", "said"),
+    [
+        ("lagged", None, "bound to no model"),
+        ("lagged", SimpleNamespace, "without one"),
+        ("lagged", lambda: Model(scale=2), "shape of `target`"),
+        ("files", None, "PairedNegativeDataset"),
+        ("batch", None, "at least one negative"),
+    ],
+)
+def test_sources_that_cannot_serve(negatives: str, model: Any, said: str) -> None:
+    loss, owner = loss_with(negatives), model and model()
+    loss.bound_model = lambda: owner  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=r".") as caught:
+        loss(SR[:1], GT[:1], LR[:1])
+    assert said in str(caught.value)
+
+
+def test_supplied_of_another_size() -> None:
+    model = Model()
+    model.neg = LR  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"`files` must have the shape of `target`"):
+        loss_with("files").bind(model)(SR, GT, LR)
+
+
+def test_relative_is_the_mean_over_its_negatives() -> None:
+    alone = [loss_with(each)(SR, GT, LR) for each in ("lr", {"type": "blur", "seed": 3})]
+    both = loss_with(["lr", {"type": "blur", "seed": 3}])(SR, GT, LR)
+    torch.testing.assert_close(both, torch.stack(alone).mean(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        ("blurr", ValueError, "Did you mean 'blur'?"),
+        ([], ValueError, "at least one source"),
+        (None, ValueError, "must be one of"),
+        (["lr", 3], ValueError, "must be one of"),
+        ({"count": 2}, ValueError, "must be one of"),
+        ({"type": "blur", "sigmas": 2}, TypeError, "Did you mean 'sigma'?"),
+        ({"type": "blur", "count": 0}, ValueError, "source 'blur'"),
+        ({"type": "blur", "kernel": [4, 8]}, ValueError, "odd"),
+        ({"type": "blur", "sigma": [2, 1]}, ValueError, "[smallest, largest]"),
+        ({"type": "blur", "sigma": 2}, TypeError, "two numbers"),
+        ({"type": "degraded", "scale": [0.5, 2]}, ValueError, "up to 1"),
+        ({"type": "lagged", "decay": 1}, ValueError, "never changes"),
+        ({"type": "lagged", "every": 0.5}, TypeError, "whole number"),
+        ({"type": "batch", "of": "sr"}, ValueError, "['gt', 'lr']"),
+    ],
+)
+def test_settings_that_cannot_be_meant(given: Any, kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind, match=r".") as caught:
+        loss_with(given)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("negatives", [["lr", "blur", "degraded", "batch"], "degraded"])
+def test_copies_go_on_alike(negatives: Any) -> None:
+    loss = loss_with(negatives)
+    twins = [copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))]
+    for _ in range(2):
+        value = loss(SR, GT, LR)
+        assert all(torch.equal(twin(SR, GT, LR), value) for twin in twins)
