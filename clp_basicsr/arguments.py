@@ -68,17 +68,18 @@ def number(argument: str, given: object, *, zero_allowed: bool = False) -> float
     return value
 
 
-def count(argument: str, given: object) -> int:
-    """Return ``given`` if it is a whole number above 0.
+def count(argument: str, given: object, *, zero_allowed: bool = False) -> int:
+    """Return ``given`` if it is a whole number above 0 (or from 0 on, with ``zero_allowed``).
 
     Raises:
         TypeError: if it is no whole number.
-        ValueError: if it is 0 or negative.
+        ValueError: if it is too small.
     """
+    kind = f"a whole number {'>= 0' if zero_allowed else '> 0'}"
     if isinstance(given, bool) or not isinstance(given, int):
-        raise TypeError(f"Argument `{argument}` must be a whole number above 0, but got {given!r}.")
-    if given < 1:
-        raise ValueError(f"Argument `{argument}` must be a whole number above 0, but got {given!r}.")
+        raise TypeError(f"Argument `{argument}` must be {kind}, but got {given!r}.")
+    if given < (0 if zero_allowed else 1):
+        raise ValueError(f"Argument `{argument}` must be {kind}, but got {given!r}.")
     return given
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr import arguments
+from clp_basicsr.balance import Balance
 from clp_basicsr.criteria import OPTIONS, Terms, build_criterion
 from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS
@@ -20,12 +21,16 @@ from clp_basicsr.images import as_rgb, check_images
 from clp_basicsr.negatives import Negative, Step, build_sources, upsampled_lr
 from clp_basicsr.presets import with_presets
 from clp_basicsr.references import References
+from clp_basicsr.schedule import Schedule
 
 KEYWORDS = (
     "model",
     "preset",
     "weights",
     "loss_weight",
+    "auto_weight",
+    "start_iter",
+    "warmup_iter",
     "layer_weights",
     "criterion",
     *OPTIONS,
@@ -70,6 +75,9 @@ class CLPLoss(nn.Module):
         preset: str | None = None,
         weights: str | Path | None = None,
         loss_weight: float = 1.0,
+        auto_weight: float | None = None,
+        start_iter: int = 0,
+        warmup_iter: int = 0,
         layer_weights: Mapping[str, float] | None = None,
         criterion: str = "triplet",
         margin: str | float = "relative",
@@ -100,7 +108,11 @@ class CLPLoss(nn.Module):
                 "rlfn", "pcl"); what is given beside it overrules it.
             weights: None for the published weights, a path to a file (VGG, EfficientNet-Lite) or
                 checkpoint folder (Hugging Face), or "random" for an untrained network.
-            loss_weight: multiplies the result; > 0.
+            loss_weight: multiplies the result; > 0. With ``auto_weight`` it is the largest weight allowed.
+            auto_weight: keeps the norm of the loss's gradient at the SR image at this share of the pixel
+                loss's (the model's ``cri_pix``; L1 without a model); None for a constant weight.
+            start_iter: up to this iteration the loss is 0 and costs nothing.
+            warmup_iter: iterations after ``start_iter`` in which the weight grows linearly to its full size.
             layer_weights: ``{layer: weight}``; None for the network's defaults.
             criterion: a key of ``clp_basicsr.criteria.CRITERIA``.
             margin: "relative" (the gap GT-LR itself), or a number > 0 for exactly
@@ -136,6 +148,9 @@ class CLPLoss(nn.Module):
         super().__init__()
         arguments.reject_unknown_keywords(unknown, KEYWORDS)
         self.loss_weight = arguments.number("loss_weight", loss_weight)
+        share = None if auto_weight is None else arguments.number("auto_weight", auto_weight)
+        self.balance = None if share is None else Balance(share, cap=self.loss_weight)
+        self.schedule = Schedule(start_iter, warmup_iter)
         self.align_corners = arguments.flag("align_corners", align_corners)
         self.invert_equal_pixels = arguments.flag("invert_equal_pixels", invert_equal_pixels)
         self.range_norm = arguments.flag("range_norm", range_norm)
@@ -164,6 +179,7 @@ class CLPLoss(nn.Module):
         chosen_weights = given_weights or self.extractor.default_layer_weights
         self.layer_weights = {layer: chosen_weights[layer] for layer in self.extractor.layers}
         self.summary: Summary | None = None
+        self.weight: float | Tensor = self.loss_weight
         self._owner: weakref.ref[Any] | None = None
         self._lr: Tensor | None = None
 
@@ -183,12 +199,21 @@ class CLPLoss(nn.Module):
             ValueError: if shapes, channels, sizes or devices do not fit, or ``lr`` is None and the
                 loss is bound to no model that has one.
         """
-        given_lr = (self.bound_lr() if lr is None else lr).detach()
+        strength = 1.0 if self.schedule.always_full else self.schedule.strength(self.bound_model())
+        if not strength:
+            return (sr * 0).sum().float()  # in the graph of every parameter, as DistributedDataParallel wants it
+        value = self.evaluate(sr, target, lr)
+        self.weight = self._full_weight(value, sr, target) * strength
+        return value * self.weight
+
+    def evaluate(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> Tensor:
+        """Return the loss at weight 1, whatever the schedule says; arguments and errors are those of `forward`."""
+        given_lr = self.bound_lr() if lr is None else lr
         sr, target, lr = as_images(sr, target, given_lr)
         check_images(sr, target, lr)
-        sr, target, lr = (self._prepared(images) for images in (sr, target.detach(), lr))
+        sr, target, lr = (self._prepared(images) for images in (sr, target.detach(), lr.detach()))
         with torch.no_grad():
-            references = References(target, self._negatives(target, lr, given_lr))
+            references = References(target, self._negatives(target, lr, given_lr.detach()))
             features = self._features(references.images())
         anchors = self._features(sr)
         terms = [
@@ -197,7 +222,7 @@ class CLPLoss(nn.Module):
         ]
         self.summary = self._summarise(terms)
         total = torch.stack([term.loss for term in terms]).sum()
-        return total * (self.loss_weight / self.criterion.normaliser(list(self.layer_weights.values())))
+        return total / self.criterion.normaliser(list(self.layer_weights.values()))
 
     @contextmanager
     def negatives(self, lr: Tensor) -> Iterator[CLPLoss]:
@@ -282,6 +307,11 @@ class CLPLoss(nn.Module):
     def _features(self, images: Tensor) -> dict[str, Tensor]:
         features: dict[str, Tensor] = self.extractor(images if self.input_scale == 1 else images * self.input_scale)
         return features
+
+    def _full_weight(self, value: Tensor, sr: Tensor, target: Tensor) -> float | Tensor:
+        if self.balance is None:
+            return self.loss_weight
+        return self.balance.weight(self.extractor.name, value, sr, target, self.bound_model())
 
     def _negatives(self, target: Tensor, lr: Tensor, given_lr: Tensor) -> list[Negative]:
         upsampled = upsampled_lr(

@@ -46,7 +46,7 @@ def _rehearse(criterion: loss.CLPLoss, sr: Tensor, target: Tensor) -> None:
     if criterion.summary is not None:
         return
     with torch.no_grad():
-        loss.CLPLoss.forward(criterion, sr, target)
+        criterion.evaluate(sr, target)
     criterion.take_summary()
 
 

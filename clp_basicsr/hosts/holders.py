@@ -67,6 +67,8 @@ def log_entries(model: Any) -> dict[str, Tensor]:
         if summary is not None:
             suffix = f"_{name}" if len(held) > 1 else ""
             entries |= {f"clp_{key}{suffix}": value for key, value in summary._asdict().items()}
+            if isinstance(criterion.weight, Tensor):
+                entries[f"clp_weight{suffix}"] = criterion.weight
     return entries
 
 

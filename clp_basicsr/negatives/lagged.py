@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr import arguments
+from clp_basicsr.clock import Clock
 from clp_basicsr.negatives.base import Negative, Step
 
 
@@ -40,7 +41,7 @@ class LaggedNetwork:
         self.start = arguments.number("start", start, zero_allowed=True)
         self.network: nn.Module | None = None
         self.refreshed = 0
-        self.calls = 0
+        self.clock = Clock()
 
     def __call__(self, step: Step) -> list[Negative]:
         """Return the copy's output, or nothing before ``start``.
@@ -50,7 +51,7 @@ class LaggedNetwork:
         """
         model = step.find_model()
         current = _network_of(model)
-        iteration = self._iteration(model)
+        iteration = self.clock.read(model)
         if iteration < self.start:
             return []
         output = self._refreshed(current, iteration)(step.given_lr)
@@ -71,12 +72,6 @@ class LaggedNetwork:
                 old.copy_(torch.lerp(new, old, self.decay) if old.is_floating_point() else new)
             self.refreshed = iteration
         return self.network
-
-    def _iteration(self, model: Any) -> int:
-        """Return the model's iteration by its schedulers, which a resume restores; else count the calls."""
-        self.calls += 1
-        schedulers = getattr(model, "schedulers", None)
-        return int(schedulers[0].last_epoch) + 1 if schedulers else self.calls
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the copy out: it belongs to a run."""

@@ -95,3 +95,18 @@ def test_auto_resume_takes_the_newest_state(resumable: Path, one_pair: Path) -> 
 def test_auto_resume_without_a_state_starts_afresh(one_pair: Path, tmp_path: Path) -> None:
     experiment = train(tmp_path, options(one_pair, 1), "--auto_resume")
     assert "Start training from epoch: 0, iter: 0" in log_text(experiment)
+
+
+def test_auto_weight_and_warm_up_go_on_after_the_resume(one_pair: Path, tmp_path: Path) -> None:
+    def scheduled(total_iter: int) -> Options:
+        built = options(one_pair, total_iter)
+        built["train"]["perceptual_opt"] |= {"auto_weight": 0.1, "loss_weight": 1.0, "start_iter": 2, "warmup_iter": 5}
+        return built
+
+    whole = log_entries(train(tmp_path / "whole", scheduled(8)))
+    train(tmp_path / "parts", scheduled(4))
+    parts = log_entries(train(tmp_path / "parts", scheduled(8), "--auto_resume"))
+
+    assert [iteration for iteration, values in whole.items() if "clp_weight" in values] == [3, 4, 5, 6, 7, 8]
+    assert parts == {iteration: values for iteration, values in whole.items() if iteration > 4}
+    assert whole[8]["clp_weight"] > whole[3]["clp_weight"] > 0

@@ -1,0 +1,137 @@
+"""`auto_weight`: the loss's gradient at the SR image as a share of the pixel loss's."""
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clp_basicsr import CLPLoss
+from clp_basicsr.balance import EVERY
+
+SHARE = 0.1
+
+
+def images(size: int, seed: int) -> Tensor:
+    return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+GT, LR, SR = images(32, 1), images(8, 2), images(32, 0)
+
+
+class Model:
+    """A host's model at an iteration; its pixel loss is three times L1."""
+
+    def __init__(self) -> None:
+        self.schedulers = [SimpleNamespace(last_epoch=0)]
+        self.pixel_calls = 0
+
+    def cri_pix(self, sr: Tensor, target: Tensor) -> Tensor:
+        self.pixel_calls += 1
+        return 3 * F.l1_loss(sr, target)
+
+    def at(self, iteration: int) -> "Model":
+        self.schedulers[0].last_epoch = iteration - 1
+        return self
+
+
+def loss_with(**keywords: Any) -> CLPLoss:
+    return CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1}, **keywords)
+
+
+def norm(value: Tensor, sr: Tensor) -> float:
+    return float(torch.autograd.grad(value, sr, retain_graph=True)[0].norm())
+
+
+def leaf(scale: float = 1.0) -> Tensor:
+    return (GT + scale * (SR - GT)).requires_grad_()
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+@pytest.mark.parametrize("with_model", [False, True])
+def test_gradient_is_the_share_of_the_pixel_losss(with_model: bool, scale: float) -> None:
+    model, sr = Model(), leaf(scale)
+    loss = loss_with(auto_weight=SHARE)
+    if with_model:
+        loss.bind(model)
+    pixel = norm((3 if with_model else 1) * F.l1_loss(sr, GT), sr)
+    assert norm(loss(sr, GT, LR), sr) == pytest.approx(SHARE * pixel, rel=1e-4)
+
+
+def test_value_is_the_weight_times_the_loss() -> None:
+    loss, sr = loss_with(auto_weight=SHARE), leaf()
+    value = loss(sr, GT, LR)
+    assert isinstance(loss.weight, Tensor)
+    assert not loss.weight.requires_grad
+    assert value.item() == pytest.approx(loss.weight.item() * loss_with()(sr, GT, LR).item(), rel=1e-5)
+
+
+def test_loss_weight_is_the_cap() -> None:
+    sr = leaf()
+    assert loss_with(auto_weight=1e6, loss_weight=0.25)(sr, GT, LR).item() == pytest.approx(
+        loss_with(loss_weight=0.25)(sr, GT, LR).item(), rel=1e-5
+    )
+
+
+def test_measured_often_at_first_and_then_every_so_many_iterations() -> None:
+    model = Model()
+    loss = loss_with(auto_weight=SHARE).bind(model)
+    measured = []
+    for iteration in (*range(1, 15), 10 + EVERY - 1, 10 + EVERY, 10 + EVERY + 1):
+        before = model.pixel_calls
+        loss.bind(model.at(iteration))(leaf(), GT, LR)
+        if model.pixel_calls > before:
+            measured.append(iteration)
+    assert measured == [*range(1, 11), 10 + EVERY]
+
+
+def test_weight_is_a_moving_average() -> None:
+    model = Model()
+    loss = loss_with(auto_weight=SHARE).bind(model)
+    owners = [Model(), Model()]
+    values = []
+    for owner, scale in zip(owners, (1.0, 0.3)):
+        single = loss_with(auto_weight=SHARE).bind(owner)
+        single(leaf(scale), GT, LR)
+        values.append(float(single.weight))
+    loss(leaf(1.0), GT, LR)
+    loss.bind(model.at(2))(leaf(0.3), GT, LR)
+    assert float(loss.weight) == pytest.approx(0.9 * values[0] + 0.1 * values[1], rel=1e-4)
+
+
+def test_saved_with_the_scheduler() -> None:
+    """BasicSR saves what `scheduler.state_dict()` gives, and reads it with weights_only=True."""
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))])
+    model = Model()
+    model.schedulers = [torch.optim.lr_scheduler.MultiStepLR(optimizer, [5])]
+    loss = loss_with(auto_weight=SHARE).bind(model)
+    loss(leaf(), GT, LR)
+    weight = float(loss.weight)
+
+    saved = copy.deepcopy(model.schedulers[0].state_dict())
+    heir = Model()
+    heir.schedulers = [torch.optim.lr_scheduler.MultiStepLR(optimizer, [5])]
+    heir.schedulers[0].load_state_dict(saved)
+    resumed = loss_with(auto_weight=SHARE).bind(heir)
+    with torch.no_grad():  # measures nothing: what it uses is what was saved
+        resumed(leaf(), GT, LR)
+    assert float(resumed.weight) == pytest.approx(weight)
+
+
+@pytest.mark.parametrize("sr", [GT, torch.zeros_like(GT)])
+def test_finite_whatever_the_gradients_are(sr: Tensor) -> None:
+    sr = sr.clone().requires_grad_()
+    value = loss_with(auto_weight=SHARE)(sr, GT, LR)
+    value.backward()
+    assert value.isfinite()
+    assert sr.grad is not None
+    assert bool(sr.grad.isfinite().all())
+
+
+@pytest.mark.parametrize(("given", "kind"), [(0, ValueError), (-1, ValueError), ("0.1", TypeError), (True, TypeError)])
+def test_no_share(given: object, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="`auto_weight` must be"):
+        loss_with(auto_weight=given)
