@@ -6,15 +6,15 @@ units, and how different depends on the network, its layers, the crop and the ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
 from clp_basicsr.clock import Clock
+from clp_basicsr.gradients import squared_norms
 
 EVERY = 100
 _DECAY = 0.9
@@ -52,7 +52,7 @@ class Balance:
             weights[key] = weights[key].to(value.device)
         differentiable = sr.requires_grad and torch.is_grad_enabled()
         if differentiable and self._is_due(model, known=key in weights):
-            wanted = self.share * self._pixel_over_own(value, sr, target, model)
+            wanted = self.share * _pixel_over_own(squared_norms(value, sr, target, model))
             mean = torch.lerp(wanted, weights[key], _DECAY) if key in weights else wanted
             weights[key] = mean.clamp(max=self.cap)
         return weights.get(key, value.new_tensor(self.cap))
@@ -64,15 +64,11 @@ class Balance:
             self.measured = iteration
         return due
 
-    def _pixel_over_own(self, value: Tensor, sr: Tensor, target: Tensor, model: Any | None) -> Tensor:
-        (own,) = torch.autograd.grad(value, sr, retain_graph=True)
-        pixel_loss: Callable[[Tensor, Tensor], Tensor] = getattr(model, "cri_pix", None) or F.l1_loss
-        leaf = sr.detach().requires_grad_()
-        (pixel,) = torch.autograd.grad(pixel_loss(leaf, target), leaf)
-        squares = torch.stack((pixel.float().square().sum(), own.float().square().sum()))
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(squares)  # every process must go on with the same weight
-        return (squares[0] / squares[1].clamp(min=torch.finfo(squares.dtype).tiny)).sqrt()
+
+def _pixel_over_own(squares: Tensor) -> Tensor:
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(squares)  # every process must go on with the same weight
+    return (squares[0] / squares[1].clamp(min=torch.finfo(squares.dtype).tiny)).sqrt()
 
 
 def _saved_with(model: Any | None, otherwise: dict[str, Tensor]) -> MutableMapping[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from clp_basicsr import arguments
 from clp_basicsr.balance import Balance
 from clp_basicsr.criteria import OPTIONS, Terms, build_criterion
+from clp_basicsr.diagnostics import Diagnostics, Probe
 from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS
 from clp_basicsr.frames import as_images
@@ -42,6 +43,7 @@ KEYWORDS = (
     "range_norm",
     "input_scale",
     "precision",
+    "diagnostics",
 )
 
 
@@ -97,6 +99,7 @@ class CLPLoss(nn.Module):
         range_norm: bool = False,
         input_scale: float = 1.0,
         precision: str = "float32",
+        diagnostics: bool = True,
         **unknown: Any,
     ) -> None:
         """Build the loss and its network.
@@ -138,6 +141,8 @@ class CLPLoss(nn.Module):
             range_norm: images are in [-1, 1] and are mapped to [0, 1] first.
             input_scale: multiplies the images on their way into the network; 255 reproduces CSD.
             precision: "float32", or "bfloat16" / "float16" to run the network under autocast.
+            diagnostics: measure every tenth call layer by layer (see `diagnostics`), and every hundredth
+                the gradient at the SR image beside the pixel loss's.
             **unknown: none; a misspelt keyword is answered with the nearest real one.
 
         Raises:
@@ -179,6 +184,7 @@ class CLPLoss(nn.Module):
         chosen_weights = given_weights or self.extractor.default_layer_weights
         self.layer_weights = {layer: chosen_weights[layer] for layer in self.extractor.layers}
         self.summary: Summary | None = None
+        self._probe = Probe() if arguments.flag("diagnostics", diagnostics) else None
         self.weight: float | Tensor = self.loss_weight
         self._owner: weakref.ref[Any] | None = None
         self._lr: Tensor | None = None
@@ -204,6 +210,8 @@ class CLPLoss(nn.Module):
             return (sr * 0).sum().float()  # in the graph of every parameter, as DistributedDataParallel wants it
         value = self.evaluate(sr, target, lr)
         self.weight = self._full_weight(value, sr, target) * strength
+        if self._probe is not None:
+            self._probe.add_gradient(value, self.weight, (sr, target), self.bound_model)
         return value * self.weight
 
     def evaluate(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> Tensor:
@@ -216,10 +224,13 @@ class CLPLoss(nn.Module):
             references = References(target, self._negatives(target, lr, given_lr.detach()))
             features = self._features(references.images())
         anchors = self._features(sr)
-        terms = [
-            self.criterion(anchors[layer], *references.split(features[layer]), weight)
-            for layer, weight in self.layer_weights.items()
-        ]
+        probe = self._probe if self._probe is not None and self._probe.begin(target) else None
+        terms = []
+        for layer, weight in self.layer_weights.items():
+            positive, negatives = references.split(features[layer])
+            terms.append(self.criterion(anchors[layer], positive, negatives, weight))
+            if probe is not None:
+                probe.add_layer(layer, anchors[layer], positive, negatives, terms[-1])
         self.summary = self._summarise(terms)
         total = torch.stack([term.loss for term in terms]).sum()
         return total / self.criterion.normaliser(list(self.layer_weights.values()))
@@ -290,13 +301,18 @@ class CLPLoss(nn.Module):
         summary, self.summary = self.summary, None
         return summary
 
+    @property
+    def diagnostics(self) -> Diagnostics | None:
+        """What was measured last; ``loss.diagnostics.read()`` brings it to the CPU. None if nothing was."""
+        return None if self._probe is None else self._probe.latest()
+
     def extra_repr(self) -> str:
         """Show the settings in ``print(loss)``."""
         return f"loss_weight={self.loss_weight}, criterion={self.criterion}, layer_weights={self.layer_weights}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process and this step."""
-        return {**self.__dict__, "_owner": None, "_lr": None, "summary": None}
+        return {**self.__dict__, "_owner": None, "_lr": None, "summary": None, "_probe": self._probe and Probe()}
 
     def _prepared(self, images: Tensor) -> Tensor:
         if images.dtype in (torch.float16, torch.bfloat16):

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from clp_basicsr.hosts import basicsr_log
 from clp_basicsr.hosts.first_step import check_first_step
 from clp_basicsr.hosts.holders import HeldLoss, log_entries, remember
 from clp_basicsr.hosts.import_hook import provide_if_missing, when_imported
@@ -52,6 +53,7 @@ def install() -> None:
     when_imported(_REGISTRY_MODULE, _register)
     when_imported("basicsr.data.paired_image_dataset", _register_dataset)
     when_imported("basicsr.models.sr_model", _keep_negatives)
+    when_imported("basicsr.utils.logger", basicsr_log.attach)
 
 
 def register() -> None:

@@ -41,6 +41,11 @@ class HeldLoss(loss.CLPLoss):
         return holders[0] if holders else None
 
 
+def remembered() -> list[Any]:
+    """Return every remembered model that is still alive."""
+    return list(_models)
+
+
 def remember(base_model: Any) -> None:
     """Remember every model whose class is or inherits ``base_model``, from now on; once is enough."""
     if getattr(base_model.__init__, "_clp_remembers", False):

@@ -35,6 +35,7 @@ DEFAULTS = {
     "range_norm": False,
     "input_scale": 1.0,
     "precision": "float32",
+    "diagnostics": True,
 }
 VGG_HINT = {"relu1_3": "relu1_", "relu5": "relu5_", "Conv1_1": "conv1_1", "relu_1_2": "relu1_2"}
 

@@ -1,0 +1,191 @@
+"""The numbers a training run should show, layer by layer, and the warnings that follow from them.
+
+What is measured stays on the device until `Diagnostics.read`: one transfer, when somebody looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from clp_basicsr.criteria.base import Terms, measure
+from clp_basicsr.distances import DISTANCES
+from clp_basicsr.gradients import squared_norms
+
+EVERY = 10
+"""Calls from one measurement of the layers to the next."""
+GRADIENT_EVERY = 100
+"""Calls from one measurement of the gradient to the next; it costs a backward pass."""
+
+LAYER = ("pull", "push", "active", "progress", "overshoot", "flat", "from_negative")
+WHOLE = ("gradient_ratio", "target_min", "target_max")
+_L2 = DISTANCES["l2"]
+
+
+class Diagnostics(NamedTuple):
+    """What one call of the loss looked like; tensors are detached and on the device."""
+
+    layers: dict[str, Tensor]
+    """By layer, the numbers of `LAYER`, shape ``(7,)``."""
+    whole: Tensor
+    """The numbers of `WHOLE`, shape ``(3,)``; the ratio is NaN where it was not measured."""
+
+    def read(self) -> Report:
+        """Bring the numbers to the CPU; this waits for the device."""
+        values = torch.stack((*self.layers.values(),)).double().cpu().tolist()
+        layers = {name: dict(zip(LAYER, row)) for name, row in zip(self.layers, values)}
+        return Report(layers, dict(zip(WHOLE, self.whole.double().cpu().tolist())))
+
+
+class Report(NamedTuple):
+    """`Diagnostics` as numbers."""
+
+    layers: dict[str, dict[str, float]]
+    whole: dict[str, float]
+
+    def mean(self, name: str) -> float:
+        """Return the mean of one of `LAYER` over layers."""
+        return sum(layer[name] for layer in self.layers.values()) / len(self.layers)
+
+    def scalars(self) -> dict[str, float]:
+        """Return everything by the names of TensorBoard: ``clp/relu1_2/pull``, ``clp/gradient_ratio`` and so on."""
+        by_layer = {f"clp/{layer}/{name}": value for layer, row in self.layers.items() for name, value in row.items()}
+        return {**by_layer, **{f"clp/{name}": value for name, value in self.whole.items() if value == value}}
+
+
+@torch.no_grad()
+def diagnose_layer(anchor: Tensor, positive: Tensor, negatives: Tensor, terms: Terms) -> Tensor:
+    """Return the numbers of `LAYER` for features as a criterion gets them, shape ``(7,)``.
+
+    ``progress`` is the way from the negative to GT that SR has gone, ``<sr-neg, gt-neg> / P^2`` per
+    channel: 0 at the negative, 1 at GT; ``overshoot`` is what is beyond 1; ``flat`` the share of
+    channels whose gap is too small to say; ``from_negative`` SR's distance from the negative over the gap.
+    """
+    d = measure(anchor, positive, negatives, _L2)
+    tells = d.gap > 0.5 * d.unit
+    count = tells.sum().clamp(min=1)
+    way = (positive - negatives).flatten(-2)
+    gone = ((anchor - negatives).flatten(-2) * way).sum(-1) / d.gap.square().clamp(min=torch.finfo(d.gap.dtype).tiny)
+    gone = torch.where(tells, gone, 0)
+    away = torch.where(tells, d.to_negatives / d.unit, 0)
+    numbers = (
+        terms.pull,
+        terms.push,
+        terms.active,
+        gone.sum() / count,
+        torch.where(tells, torch.relu(gone - 1), 0).sum() / count,
+        1 - tells.to(gone.dtype).mean(),
+        away.sum() / count,
+    )
+    return torch.stack([number.detach().to(gone.dtype) for number in numbers])
+
+
+def warnings(report: Report, weight: float) -> Iterator[tuple[str, str]]:
+    """Yield ``(kind, text)`` for everything that is wrong, each with its cure.
+
+    Args:
+        report: what was measured.
+        weight: what the loss is multiplied by, to say what it should be.
+    """
+    whole, mean = report.whole, report.mean
+    if whole["target_min"] < -0.05 or whole["target_max"] > 1.05:
+        yield (
+            "range",
+            f"GT has values from {whole['target_min']:.2f} to {whole['target_max']:.2f}, but the loss expects [0, 1]. "
+            "For [-1, 1] set `range_norm: true`; for 8-bit images divide by 255.",
+        )
+    if mean("flat") > 0.9:
+        yield (
+            "flat",
+            f"GT and its negatives hardly differ ({mean('flat'):.0%} of the terms are flat): the loss cannot tell "
+            "where detail is missing. Check that `dataroot_lq` and `dataroot_gt` are not the same images.",
+        )
+        return
+    if mean("active") < 0.01 and mean("pull") > 0.05:
+        yield (
+            "dead",
+            f"The loss is dead: {mean('active'):.1%} of its terms contribute, while SR is still {mean('pull'):.2f} "
+            "gaps away from GT. A fixed `margin` does that; use `margin: relative`, or a larger one.",
+        )
+    if mean("from_negative") < 0.02:
+        yield (
+            "negative",
+            "SR equals the upsampled LR: the network adds nothing yet. If this lasts, look at its learning rate and "
+            "at the pixel loss.",
+        )
+    if mean("overshoot") > 0.2:
+        yield (
+            "overshoot",
+            f"SR overshoots GT by {mean('overshoot'):.0%} of the gap on average: it is over-sharpened in feature "
+            "space. Lower `loss_weight` or `push_weight`, or use `margin: relative`.",
+        )
+    if whole["gradient_ratio"] > 10:
+        yield (
+            "gradient",
+            f"The loss's gradient at the SR image is {whole['gradient_ratio']:.0f} times the pixel loss's: it paints "
+            f"artefacts. Set `auto_weight: 0.1`, or a `loss_weight` of about {weight / whole['gradient_ratio']:.1e} "
+            "for equal parts.",
+        )
+
+
+class Probe:
+    """Measures a loss at some of its calls."""
+
+    def __init__(self) -> None:
+        """Begin with the first call."""
+        self.calls = 0
+        self.layers: dict[str, Tensor] = {}
+        self.range: Tensor | None = None
+        self.gradient_ratio: Tensor | None = None
+
+    def begin(self, target: Tensor) -> bool:
+        """Count a call and return whether its layers are to be measured; ``target`` is GT as the network gets it."""
+        if torch.compiler.is_compiling():  # a count would mean a compilation for every call
+            return False
+        self.calls += 1
+        if self.calls % EVERY != 1:
+            return False
+        self.layers = {}
+        self.range = torch.stack(target.detach().float().aminmax())
+        return True
+
+    def add_layer(self, name: str, anchor: Tensor, positive: Tensor, negatives: Tensor, terms: Terms) -> None:
+        """Measure a layer."""
+        self.layers[name] = diagnose_layer(anchor, positive, negatives, terms)
+
+    def add_gradient(
+        self, value: Tensor, weight: float | Tensor, images: tuple[Tensor, Tensor], find_model: Callable[[], Any]
+    ) -> None:
+        """Measure the gradient of ``weight * value`` at the SR image, at some of the calls.
+
+        Args:
+            value: the loss at weight 1, with its graph.
+            weight: what it is multiplied by.
+            images: SR and GT.
+            find_model: returns the host's model, None outside a host.
+        """
+        if torch.compiler.is_compiling() or self.calls % GRADIENT_EVERY != 1:
+            return
+        if images[0].requires_grad and torch.is_grad_enabled():
+            pixel, own = squared_norms(value, *images, find_model()).unbind()
+            self.gradient_ratio = weight * (own / pixel.clamp(min=torch.finfo(pixel.dtype).tiny)).sqrt()
+
+    def latest(self) -> Diagnostics | None:
+        """Return what was measured last, None before the first call."""
+        if self.range is None or not self.layers:
+            return None
+        ratio = self.range.new_tensor(float("nan")) if self.gradient_ratio is None else self.gradient_ratio
+        return Diagnostics(dict(self.layers), torch.stack((ratio.detach().to(self.range), *self.range)))
+
+
+def log_entries(reports: Mapping[str, Report]) -> dict[str, float]:
+    """Return the scalars of several losses; with more than one their names stand in front."""
+    several = len(reports) > 1
+    return {
+        (f"{name}/{tag}" if several else tag): value
+        for name, report in reports.items()
+        for tag, value in report.scalars().items()
+    }

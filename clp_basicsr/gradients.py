@@ -1,0 +1,26 @@
+"""How strong the loss pulls at the SR image, beside the pixel loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def squared_norms(value: Tensor, sr: Tensor, target: Tensor, model: Any | None) -> Tensor:
+    """Return the squared gradient norms of the pixel loss and of ``value`` at ``sr``, shape ``(2,)``.
+
+    Args:
+        value: a loss, 0-dim, with its graph, which is kept.
+        sr: the images that ``value`` was computed from, requiring gradient.
+        target: GT of the same shape.
+        model: the host's model; its ``cri_pix`` is the pixel loss, L1 where there is none.
+    """
+    (own,) = torch.autograd.grad(value, sr, retain_graph=True)
+    pixel_loss: Callable[[Tensor, Tensor], Tensor] = getattr(model, "cri_pix", None) or F.l1_loss
+    leaf = sr.detach().requires_grad_()
+    (pixel,) = torch.autograd.grad(pixel_loss(leaf, target), leaf)
+    return torch.stack((pixel.float().square().sum(), own.float().square().sum()))

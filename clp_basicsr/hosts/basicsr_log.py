@@ -1,0 +1,62 @@
+"""The layers in TensorBoard and the warnings in the log, whenever BasicSR logs and never in between."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from clp_basicsr import diagnostics
+from clp_basicsr.diagnostics import Report
+from clp_basicsr.hosts.holders import held_losses, remembered
+from clp_basicsr.loss import CLPLoss
+
+_said: weakref.WeakKeyDictionary[CLPLoss, set[str]] = weakref.WeakKeyDictionary()
+
+
+def attach(logger_module: ModuleType) -> None:
+    """Let MessageLogger send the diagnostics along; once is enough."""
+    original = logger_module.MessageLogger.__call__
+    if getattr(original, "_clp_diagnoses", False):
+        return
+
+    @functools.wraps(original)
+    def call(self: Any, log_vars: dict[str, Any]) -> Any:
+        iteration = log_vars["iter"]
+        result = original(self, log_vars)
+        report(self, iteration)
+        return result
+
+    call._clp_diagnoses = True  # type: ignore[attr-defined]
+    logger_module.MessageLogger.__call__ = call
+
+
+def report(message_logger: Any, iteration: int) -> None:
+    """Send what the models' losses measured last to TensorBoard, and say once what is wrong."""
+    from basicsr.utils.dist_util import get_dist_info
+
+    if get_dist_info()[0] != 0:
+        return
+    for model in remembered():
+        losses = {name: each for name, each in held_losses(model).items() if each.diagnostics is not None}
+        reports = {name: each.diagnostics.read() for name, each in losses.items()}  # type: ignore[union-attr]
+        _send(message_logger, reports, iteration)
+        for name, each in losses.items():
+            _warn_once(message_logger, each, reports[name])
+
+
+def _send(message_logger: Any, reports: Mapping[str, Report], iteration: int) -> None:
+    if not message_logger.use_tb_logger or "debug" in message_logger.exp_name:
+        return
+    for tag, value in diagnostics.log_entries(reports).items():
+        message_logger.tb_logger.add_scalar(tag, value, iteration)
+
+
+def _warn_once(message_logger: Any, criterion: CLPLoss, read: Report) -> None:
+    said = _said.setdefault(criterion, set())
+    for kind, text in diagnostics.warnings(read, float(criterion.weight)):
+        if kind not in said:
+            said.add(kind)
+            message_logger.logger.warning(f"CLPLoss: {text}")

@@ -1,0 +1,143 @@
+"""The numbers per layer against plain loops, and each warning by a loss that deserves it."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clp_basicsr import CLPLoss
+from clp_basicsr.criteria.triplet import RelativeTriplet
+from clp_basicsr.diagnostics import EVERY, LAYER, Report, diagnose_layer, warnings
+from clp_basicsr.distances import DISTANCES
+
+from .oracles import loop_distances, loop_sizes, upsampled
+
+
+def features(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    positive, negative, noise = (torch.randn(2, 6, 4, 5, dtype=torch.float64, generator=generator) for _ in range(3))
+    negative[:, 2] = positive[:, 2]  # a flat channel
+    return negative + 1.3 * (positive - negative) + 0.3 * noise, positive, negative[None]
+
+
+def test_layers_equal_plain_loops() -> None:
+    anchor, positive, negatives = features(0)
+    terms = RelativeTriplet(DISTANCES["l2"])(anchor, positive, negatives, 1.0)
+    got = dict(zip(LAYER, diagnose_layer(anchor, positive, negatives, terms).tolist()))
+
+    progress, overshoot, away, flat = [], [], [], 0
+    for a, p, n in zip(*(each.numpy() for each in (anchor, positive, negatives[0]))):
+        gaps = loop_distances(p, n, "l2")
+        floor = 0.05 * np.mean(gaps) + 0.01 * np.mean(loop_sizes(p, "l2")) + 1e-6
+        for channel, gap in enumerate(gaps):
+            if gap <= 0.5 * (gap + floor):
+                flat += 1
+                continue
+            way = p[channel] - n[channel]
+            gone = ((a[channel] - n[channel]) * way).sum() / gap**2
+            progress.append(gone)
+            overshoot.append(max(gone - 1, 0))
+            away.append(np.linalg.norm(a[channel] - n[channel]) / (gap + floor))
+    assert flat == 2
+    expected = {"progress": progress, "overshoot": overshoot, "from_negative": away}
+    assert {name: got[name] for name in expected} == pytest.approx({k: np.mean(v) for k, v in expected.items()})
+    assert got["flat"] == pytest.approx(2 / 12)
+    assert got["pull"] == pytest.approx(terms.pull.item())
+
+
+GT = F.interpolate(torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)), scale_factor=4, mode="bicubic")
+GT = GT.clamp(0, 1)
+LR = F.avg_pool2d(GT, 4)
+BICUBIC = upsampled(LR, (64, 64))
+
+
+def report(sr: Tensor, gt: Tensor = GT, lr: Tensor = LR, **keywords: Any) -> tuple[Report, float]:
+    loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1, "relu2_2": 1}, **keywords)
+    loss(sr.clone().requires_grad_(), gt, lr)
+    assert loss.diagnostics is not None
+    return loss.diagnostics.read(), float(loss.weight)
+
+
+def said(sr: Tensor, gt: Tensor = GT, lr: Tensor = LR, **keywords: Any) -> set[str]:
+    return {kind for kind, _ in warnings(*report(sr, gt, lr, **keywords))}
+
+
+HALF = 0.5 * GT + 0.5 * BICUBIC
+QUIET = {"loss_weight": 1e-3}
+
+
+def test_nothing_to_say_about_a_healthy_loss() -> None:
+    assert said(HALF, **QUIET) == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "sr", "gt", "lr", "keywords"),
+    [
+        ("range", 2 * HALF - 1, 2 * GT - 1, 2 * LR - 1, QUIET),
+        ("range", 255 * HALF, 255 * GT, 255 * LR, QUIET),
+        ("flat", HALF, GT, GT, QUIET),
+        ("negative", BICUBIC, GT, LR, QUIET),
+        ("dead", 0.9 * GT + 0.1 * BICUBIC, GT, LR, {"margin": 1e-3, **QUIET}),
+        ("overshoot", GT + 0.8 * (GT - BICUBIC), GT, LR, QUIET),
+        ("gradient", HALF, GT, LR, {"loss_weight": 1.0}),
+    ],
+)
+def test_each_warning(kind: str, sr: Tensor, gt: Tensor, lr: Tensor, keywords: dict[str, Any]) -> None:
+    assert kind in said(sr, gt, lr, **keywords)
+
+
+def test_range_norm_is_the_cure_it_says() -> None:
+    assert "range" not in said(2 * HALF - 1, 2 * GT - 1, 2 * LR - 1, range_norm=True, **QUIET)
+
+
+def test_the_weight_it_advises_makes_the_parts_equal() -> None:
+    read, weight = report(HALF, loss_weight=1.0)
+    advised = weight / read.whole["gradient_ratio"]
+    assert report(HALF, loss_weight=advised)[0].whole["gradient_ratio"] == pytest.approx(1, rel=1e-3)
+    (text,) = (text for kind, text in warnings(read, weight) if kind == "gradient")
+    assert f"{advised:.1e}" in text
+
+
+def test_gradient_ratio_is_the_one_at_the_sr_image() -> None:
+    sr = HALF.clone().requires_grad_()
+    loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1}, loss_weight=0.3)
+    (own,) = torch.autograd.grad(loss(sr, GT, LR), sr)
+    (pixel,) = torch.autograd.grad(F.l1_loss(sr, GT), sr)
+    assert loss.diagnostics is not None
+    assert loss.diagnostics.read().whole["gradient_ratio"] == pytest.approx(
+        (own.norm() / pixel.norm()).item(), rel=1e-4
+    )
+
+
+def test_measured_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1})
+    seen = []
+    for call in range(2 * EVERY + 1):
+        before = loss.diagnostics and loss.diagnostics.layers["relu1_2"]
+        loss(HALF, GT, LR)
+        assert loss.diagnostics is not None
+        if loss.diagnostics.layers["relu1_2"] is not before:
+            seen.append(call)
+    assert seen == [0, EVERY, 2 * EVERY]
+    assert math.isnan(loss.diagnostics.read().whole["gradient_ratio"])  # SR required no gradient
+    assert "clp/gradient_ratio" not in loss.diagnostics.read().scalars()
+    assert "clp/relu1_2/progress" in loss.diagnostics.read().scalars()
+
+
+def test_off() -> None:
+    loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1}, diagnostics=False)
+    loss(HALF, GT, LR)
+    assert loss.diagnostics is None
+
+
+def test_measuring_changes_neither_value_nor_gradient() -> None:
+    results = []
+    for on in (True, False):
+        sr = HALF.clone().requires_grad_()
+        value = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1}, diagnostics=on)(sr, GT, LR)
+        results.append((value.detach(), torch.autograd.grad(value, sr)[0]))
+    assert all(torch.equal(*pair) for pair in zip(*results))
