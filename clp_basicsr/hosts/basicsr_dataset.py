@@ -51,9 +51,7 @@ class PairedNegativeDataset(PairedImageDataset):  # type: ignore[misc]
         """Return the pair and its negatives, all with the same crop and flips."""
         state = random.getstate()
         item: dict[str, Any] = super().__getitem__(index)
-        after = random.getstate()
         negatives = [self._as_gt(folder, index, state) for folder in self.neg_folders]
-        random.setstate(after)
         return {**item, "neg": torch.stack(negatives) if self.several else negatives[0]}
 
     def _name(self, index: int) -> str:

@@ -105,6 +105,11 @@ def test_batch_gives_all_others_and_never_the_own(of: str, pool: Tensor) -> None
         assert seen == {0, 1, 2} - {image}
 
 
+def test_batch_takes_as_many_as_it_is_told() -> None:
+    (neighbours,) = drawn({"type": "batch", "count": 1})
+    assert torch.equal(neighbours, GT[[2, 0, 1]])
+
+
 def test_batch_costs_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     loss, sizes = loss_with(["lr", "batch"], criterion="infonce"), []
     extract = loss.extractor.extract
