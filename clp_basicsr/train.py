@@ -1,4 +1,4 @@
-"""``python -m clp_basicsr.train -opt FILE [BasicSR's own flags]``."""
+"""``python -m clp_basicsr.train [--import PACKAGE] -opt FILE [BasicSR's own flags]``."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ TRAIN = Path(__file__).parents[1] / "options" / "train"
 FILES = sorted(TRAIN.rglob("*.yml"))
 RECIPES = {
     "ESRGAN/train_ESRGAN_x4",
+    "RealESRGAN/finetune_realesrgan_x4plus_pairdata",
     "RealESRGAN/train_realesrgan_x4plus",
     "SRResNet_SRGAN/train_MSRResNet_x4",
     "SwinIR/train_SwinIR_SRx2",
@@ -63,6 +64,11 @@ DATASET = {
         "blur_sigma", "betag_range", "betap_range",
         "blur_kernel_size2", "kernel_list2", "kernel_prob2", "sinc_prob2",
         "blur_sigma2", "betag_range2", "betap_range2", "final_sinc_prob",
+    },
+    # data/realesrgan_paired_dataset.py
+    "RealESRGANPairedDataset": {
+        "dataroot_gt", "dataroot_lq", "meta_info", "filename_tmpl", "io_backend", "gt_size",
+        "use_hflip", "use_rot", "mean", "std",
     },
 }  # fmt: skip
 
@@ -223,7 +229,8 @@ def on_cpu(options: Options, folder: Path) -> Options:
     """Return a copy with what BasicSR's launcher fills in, for one process on the CPU."""
     ready = deepcopy(options)
     ready.update(num_gpu=0, dist=False, rank=0, world_size=1, is_train=True)
-    ready["path"].update(pretrain_network_g=None, experiments_root=str(folder), log=str(folder))
+    ready["path"].update(pretrain_network_g=None, pretrain_network_d=None)
+    ready["path"].update(experiments_root=str(folder), log=str(folder))
     for name in ("models", "training_states", "visualization"):
         ready["path"][name] = str(folder / name)
     return ready
@@ -243,7 +250,7 @@ def no_cuda_calls(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.nn.Module, "cuda", lambda self, device=None: self)
 
 
-def test_the_ten_files_are_there() -> None:
+def test_the_twelve_files_are_there() -> None:
     expected = {f"{recipe}_clp_{model}.yml" for recipe in RECIPES for model in ("vgg", "dinov2")}
     assert {file.relative_to(TRAIN).as_posix() for file in FILES} == expected
 

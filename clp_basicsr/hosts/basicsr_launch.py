@@ -22,17 +22,21 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clp_basicsr.hosts.basicsr import register
+from clp_basicsr.hosts.extensions import import_extensions, split_imports
+from clp_basicsr.hosts.gpu import named_if_it_needs_a_gpu
 
 
 def train(arguments: Sequence[str]) -> None:
     """Train as ``python basicsr/train.py ARGUMENTS`` does, but below the working directory.
 
     Args:
-        arguments: BasicSR's own flags, ``-opt FILE`` first among them.
+        arguments: BasicSR's own flags, ``-opt FILE`` first among them; and ``--import PACKAGE``, as often as
+            needed, for packages that register something of their own with BasicSR.
 
     Raises:
         FileNotFoundError: if the option file does not exist.
-        ImportError: if BasicSR is not installed.
+        ImportError: if BasicSR or a package to import is not installed or does not import.
+        NoGPUError: if something in the run calls CUDA by name and there is no GPU.
     """
     _run("basicsr.train", "train_pipeline", arguments)
 
@@ -41,22 +45,29 @@ def test(arguments: Sequence[str]) -> None:
     """Test as ``python basicsr/test.py ARGUMENTS`` does, but below the working directory.
 
     Args:
-        arguments: BasicSR's own flags, ``-opt FILE`` first among them.
+        arguments: BasicSR's own flags, ``-opt FILE`` first among them; and ``--import PACKAGE``, as often as
+            needed, for packages that register something of their own with BasicSR.
 
     Raises:
         FileNotFoundError: if the option file does not exist.
-        ImportError: if BasicSR is not installed.
+        ImportError: if BasicSR or a package to import is not installed or does not import.
+        NoGPUError: if something in the run calls CUDA by name and there is no GPU.
     """
     _run("basicsr.test", "test_pipeline", arguments)
 
 
 def _run(module_name: str, pipeline: str, arguments: Sequence[str]) -> None:
-    arguments = _with_launcher(list(arguments))
+    extensions, arguments = split_imports(arguments)
+    arguments = _with_launcher(arguments)
     _check_option_file(arguments)
     register()
+    import_extensions(extensions)
     module = importlib.import_module(module_name)
     with ExitStack() as stack:
-        stack.enter_context(_command_line(f"{module_name} (by clp_basicsr)", arguments))
+        # BasicSR writes the command line into its copy of the option file.
+        imports = "".join(f" --import {name}" for name in extensions)
+        stack.enter_context(_command_line(f"{module_name} (by clp_basicsr{imports})", arguments))
+        stack.enter_context(named_if_it_needs_a_gpu())
         for owner, name, substitute in _substitutes(module):
             stack.enter_context(replaced(owner, name, substitute))
         try:

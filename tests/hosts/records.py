@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from clp_basicsr import loss
 from clp_basicsr.images import check_images
 
 CLP_KEYS = {"clp_pull", "clp_push", "clp_active"}
@@ -61,6 +62,11 @@ class Records:
 
 @pytest.fixture
 def records(monkeypatch: pytest.MonkeyPatch) -> Records:
+    """Watch for the time of a test."""
+    return watch(monkeypatch.setattr)
+
+
+def watch(replace: Callable[[Any, str, Any], None]) -> Records:
     """Watch `SRModel.feed_data` and the images each call of any CLPLoss checks first."""
     from basicsr.models.sr_model import SRModel
 
@@ -72,8 +78,8 @@ def records(monkeypatch: pytest.MonkeyPatch) -> Records:
     def feed(model: Any, data: dict[str, Any]) -> None:
         seen.fed.append({name: data[name].clone() for name in ("lq", "gt")})
 
-    monkeypatch.setattr("clp_basicsr.loss.check_images", _after(call, check_images))
-    monkeypatch.setattr(SRModel, "feed_data", _after(feed, SRModel.feed_data))
+    replace(loss, "check_images", _after(call, check_images))
+    replace(SRModel, "feed_data", _after(feed, SRModel.feed_data))
     return seen
 
 
