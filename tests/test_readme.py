@@ -19,6 +19,7 @@ from PIL import Image
 from clp_basicsr import CLPLoss
 from clp_basicsr.extractors import ALIASES, NETWORKS
 from clp_basicsr.loss import KEYWORDS
+from clp_basicsr.negatives import build_sources
 
 needs_basicsr = pytest.mark.skipif(importlib.util.find_spec("basicsr") is None, reason="BasicSR is not installed")
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -94,10 +95,19 @@ def test_python_block_runs(workplace: Path) -> None:
 def test_yaml_block_builds_the_loss(workplace: Path) -> None:
     from basicsr.losses import build_loss
 
-    (block,) = _blocks("yaml")
-    loss = build_loss(yaml.safe_load(block)["perceptual_opt"])
+    loss = build_loss(yaml.safe_load(_perceptual_opt())["perceptual_opt"])
     assert isinstance(loss, CLPLoss)
     assert loss.loss_weight == 5e-3
+
+
+def test_negatives_of_the_yaml_block_build() -> None:
+    (block,) = [block for block in _blocks("yaml") if "negatives:" in block]
+    assert len(build_sources(yaml.safe_load(block)["negatives"])) == 2
+
+
+def _perceptual_opt() -> str:
+    (block,) = [block for block in _blocks("yaml") if "perceptual_opt:" in block]
+    return block
 
 
 @needs_basicsr
@@ -105,8 +115,7 @@ def test_own_train_script_and_every_command_of_the_basicsr_block(workplace: Path
     if not shutil.which("clp-basicsr"):
         pytest.skip("the package is not installed: no clp-basicsr on the PATH")
     _write_tiny_data(workplace)
-    (yaml_block,) = _blocks("yaml")
-    (workplace / "FILE.yml").write_text(TINY_RUN % yaml_block)
+    (workplace / "FILE.yml").write_text(TINY_RUN % _perceptual_opt())
     (workplace / "TEST.yml").write_text(TINY_TEST)
     (script,) = [block for block in _blocks("python") if "train_pipeline" in block]
     (workplace / "own_train.py").write_text(script)
