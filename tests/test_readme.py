@@ -141,9 +141,11 @@ def _log(folder: Path) -> str:
 
 def test_keyword_table_is_the_signature() -> None:
     parameters = inspect.signature(CLPLoss.__init__).parameters
-    rows = re.findall(r"^\| (`[a-z_`, ]+`) \| `(.+?)` \|", README, flags=re.MULTILINE)
-    listed = {name: default for names, default in rows for name in re.findall(r"[a-z_]+", names)}
-    table = {name: default for name, default in listed.items() if name in KEYWORDS}
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \| (`.+?`) \|", README, flags=re.MULTILINE)
+    table: dict[str, str] = {}
+    for names, defaults in (([re.findall(r"`(.+?)`", cell) for cell in row]) for row in rows):
+        table |= dict(zip(names, defaults if len(defaults) > 1 else defaults * len(names)))
+    table = {name: default for name, default in table.items() if name in KEYWORDS}
     assert sorted(table) == sorted(KEYWORDS)
     for name, default in table.items():
         assert eval(default) == parameters[name].default, name
