@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
 from clp_basicsr.hosts.gpu import named_if_it_needs_a_gpu
+from clp_basicsr.hosts.ranks import alike_on_all_ranks
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -37,6 +38,7 @@ def train(arguments: Sequence[str]) -> None:
         FileNotFoundError: if the option file does not exist.
         ImportError: if BasicSR or a package to import is not installed or does not import.
         NoGPUError: if something in the run calls CUDA by name and there is no GPU.
+        RuntimeError: if the processes of a distributed run would resume from different states.
     """
     _run("basicsr.train", "train_pipeline", arguments)
 
@@ -118,7 +120,7 @@ def replaced(owner: Any, name: str, substitute: Any) -> Iterator[None]:
 def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
     substitutes: list[tuple[Any, str, Any]] = []
     if hasattr(pipeline_module, "load_resume_state"):
-        substitutes.append((pipeline_module, "load_resume_state", load_resume_state))
+        substitutes.append((pipeline_module, "load_resume_state", alike_on_all_ranks(load_resume_state)))
     if not torch.cuda.is_available():
         from basicsr.models.base_model import BaseModel
         from basicsr.utils import dist_util
