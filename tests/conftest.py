@@ -2,7 +2,8 @@
 
 import os
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # these tests are of the CPU paths; a GPU would change launcher and backend
+if os.environ.get("CLP_TEST_GPU") != "1":  # for hosts/test_gpu.py alone
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are of the CPU paths; a GPU would change launcher and backend
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: errors of the hub then come at once
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors on shared cores: more threads take three times as long
 

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
 from clp_basicsr.hosts.gpu import named_if_it_needs_a_gpu
+from clp_basicsr.hosts.ranks import alike_on_all_ranks
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -37,6 +38,7 @@ def train(arguments: Sequence[str]) -> None:
         FileNotFoundError: if the option file does not exist.
         ImportError: if BasicSR or a package to import is not installed or does not import.
         NoGPUError: if something in the run calls CUDA by name and there is no GPU.
+        RuntimeError: if the processes of a distributed run would resume from different states.
     """
     _run("basicsr.train", "train_pipeline", arguments)
 
@@ -70,14 +72,14 @@ def _run(module_name: str, pipeline: str, arguments: Sequence[str]) -> None:
         stack.enter_context(named_if_it_needs_a_gpu())
         for owner, name, substitute in _substitutes(module):
             stack.enter_context(replaced(owner, name, substitute))
-        try:
-            getattr(module, pipeline)(os.getcwd())
-        finally:
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                # BasicSR's models hold themselves in cycles; a DDP wrapper that outlives the group keeps
-                # gloo's threads until the interpreter's end, which may abort.
-                gc.collect()
-                torch.distributed.destroy_process_group()
+        getattr(module, pipeline)(os.getcwd())
+    # Not after an error: nccl would wait here for processes that wait for this one, instead of letting
+    # it end, at which torchrun ends them all.
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # BasicSR's models hold themselves in cycles; a DDP wrapper that outlives the group keeps
+        # gloo's threads until the interpreter's end, which may abort.
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def _with_launcher(arguments: list[str]) -> list[str]:
@@ -118,12 +120,13 @@ def replaced(owner: Any, name: str, substitute: Any) -> Iterator[None]:
 def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
     substitutes: list[tuple[Any, str, Any]] = []
     if hasattr(pipeline_module, "load_resume_state"):
-        substitutes.append((pipeline_module, "load_resume_state", load_resume_state))
+        substitutes.append((pipeline_module, "load_resume_state", alike_on_all_ranks(load_resume_state)))
     if not torch.cuda.is_available():
         from basicsr.models.base_model import BaseModel
         from basicsr.utils import dist_util
 
         substitutes.append((dist_util, "_init_dist_pytorch", _init_gloo))
+        substitutes.append((dist_util, "_init_dist_slurm", _refuse_slurm))
         substitutes.append((BaseModel, "model_to_device", _model_to_cpu))
     return substitutes
 
@@ -155,6 +158,14 @@ def newest_state(folder: Path) -> Path | None:
 def _init_gloo(backend: str, **options: Any) -> None:
     """As ``_init_dist_pytorch`` in basicsr/utils/dist_util.py, for a machine without a GPU."""
     torch.distributed.init_process_group(backend="gloo", **options)
+
+
+def _refuse_slurm(backend: str, **options: Any) -> None:
+    """In the place of ``_init_dist_slurm``, which divides by the number of GPUs."""
+    raise RuntimeError(
+        "Flag `--launcher` must be 'pytorch' where there is no GPU, but got 'slurm'. Start the processes with "
+        "torchrun: torchrun --nproc_per_node=2 -m clp_basicsr.train -opt FILE --launcher pytorch"
+    )
 
 
 def _model_to_cpu(self: Any, net: nn.Module) -> nn.Module:

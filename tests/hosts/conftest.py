@@ -26,6 +26,15 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The four pairs of ``pairs``, of the size of a training crop: cropping at random changes nothing."""
+    folder = tmp_path_factory.mktemp("crops")
+    for name in CROPS:
+        write_pair(folder, name, size=64)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def one_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A single pair of the size of a training crop: whatever the order and the crop, every batch is the same."""
     folder = tmp_path_factory.mktemp("one_pair")

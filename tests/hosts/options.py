@@ -4,6 +4,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 Options = dict[str, Any]
@@ -47,6 +48,10 @@ PERCEPTUAL: Options = {
     "loss_weight": 0.01,
 }
 
+# BasicSR has no other optimizer than Adam. With betas of zero and an eps far above any gradient its step is
+# lr / eps x gradient: what is float noise in the gradient stays float noise in the weights.
+DESCENT: Options = {"type": "Adam", "lr": 1e4, "betas": [0.0, 0.0], "eps": 1e5}
+
 
 def train_options(
     pairs: Path, *, model_type: str = "SRModel", perceptual: Options | None = None, total_iter: int = 4, **train: Any
@@ -78,6 +83,25 @@ def train_options(
         options["network_d"] = dict(DISCRIMINATOR)
         options["train"].setdefault("gan_opt", {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 5e-3})
     return options
+
+
+def joint_options(
+    pairs: Path, processes: int, *, together: int = 2, model_type: str = "SRModel", total_iter: int = 4, **train: Any
+) -> Options:
+    """Return options of a run of ``processes``, whose batches are together those of a run of ``together`` processes.
+
+    ``pairs`` are four of the size of the crop; two iterations are an epoch.
+    """
+    options = train_options(pairs, model_type=model_type, total_iter=total_iter, optim_g=dict(DESCENT), **train)
+    options["num_gpu"] = int(torch.cuda.is_available())
+    options["datasets"]["train"] |= {
+        "batch_size_per_gpu": 2 * together // processes,
+        "dataset_enlarge_ratio": together,
+        "use_hflip": False,
+        "use_rot": False,
+    }
+    options["logger"]["save_checkpoint_freq"] = 1
+    return with_validation(options, pairs, every=4)
 
 
 def with_validation(options: Options, pairs: Path, every: int) -> Options:

@@ -43,6 +43,14 @@ def scalars(experiment: Path) -> Entries:
     return entries
 
 
+def reduced_scalars(experiment: Path) -> Entries:
+    """As `scalars`, without the layers' numbers: under torchrun these are the first process's own."""
+    return {
+        iteration: {tag: value for tag, value in values.items() if not tag.startswith("clp/")}
+        for iteration, values in scalars(experiment).items()
+    }
+
+
 @dataclass
 class Call:
     """One call of the loss: copies of the images it saw."""

@@ -16,6 +16,7 @@ import clp_basicsr
 from hosts.options import Options, write
 
 PACKAGE_ROOT = Path(clp_basicsr.__file__).parents[1]
+TESTS = Path(__file__).parents[1]
 
 
 def train(folder: Path, options: Options, *flags: str) -> Path:
@@ -72,6 +73,20 @@ def python(
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=200
     )
+
+
+def torchrun(*arguments: str, folder: Path, processes: int = 2) -> str:
+    """Run ``torchrun ARGUMENTS`` in ``folder`` and return its error output; fail if any process failed."""
+    command = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *arguments)
+    run = python(*command, folder=folder, path=TESTS)
+    succeeded(run)
+    return run.stderr
+
+
+def launch(module: str, options: Options, folder: Path, *flags: str, processes: int = 2) -> str:
+    """Run a training module in ``folder`` as `torchrun` does."""
+    command = ("-m", module, "-opt", str(write(options, folder)), "--launcher", "pytorch", *flags)
+    return torchrun(*command, folder=folder, processes=processes)
 
 
 def succeeded(run: subprocess.CompletedProcess[str]) -> str:

@@ -53,18 +53,3 @@ def test_test_command(pairs: Path, tmp_path: Path) -> None:
     assert "Validation photos\n\t # psnr: " in log_text(results)
     images = sorted(path.name for path in (results / "visualization" / "photos").iterdir())
     assert images == [f"{name}_tiny_test.png" for name in ("astronaut", "chelsea", "coffee", "rocket")]
-
-
-def test_torchrun_on_the_cpu(pairs: Path, tmp_path: Path) -> None:
-    """Without a GPU BasicSR's own ``--launcher pytorch`` divides by zero."""
-    file = write(train_options(pairs, total_iter=2), tmp_path)
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    command = (*torchrun, "-m", "clp_basicsr.train", "-opt", str(file), "--launcher", "pytorch")
-    succeeded(python(*command, folder=tmp_path))
-
-    experiment = tmp_path / "experiments" / "tiny"
-    assert "World size (gpu number): 2" in log_text(experiment)
-    entries = log_entries(experiment)
-    assert set(entries) == {1, 2}
-    assert all(set(values) == {"l_pix", "l_percep", *CLP_KEYS} for values in entries.values())
-    assert (experiment / "models" / "net_g_latest.pth").is_file()

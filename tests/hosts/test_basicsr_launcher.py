@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,26 @@ def test_with_a_gpu_process_group_and_ddp_are_basicsrs_own(
     (tmp_path / "options.yml").write_text("name: x")
     clp_basicsr.train.main(["-opt", str(tmp_path / "options.yml")])
     assert [each is mine for each, mine in zip(during[0], own)] == [gpu, gpu]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_process_group_after_a_run(fails: bool, option_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error it is left alone: with nccl, destroying it waits for processes that wait for this one."""
+
+    def pipeline(root_path: str) -> None:
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        if fails:
+            raise ValueError("an image that cannot be read")
+
+    monkeypatch.setattr(basicsr.train, "train_pipeline", pipeline)
+    with pytest.raises(ValueError, match="cannot be read") if fails else nullcontext():
+        clp_basicsr.train.main(["-opt", option_file])
+    assert torch.distributed.is_initialized() == fails
+    if fails:
+        torch.distributed.destroy_process_group()
+
+
+def test_slurm_without_a_gpu(option_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.multiprocessing, "set_start_method", lambda method: None)
+    with pytest.raises(RuntimeError, match="must be 'pytorch' where there is no GPU, but got 'slurm'"):
+        clp_basicsr.train.main(["-opt", option_file, "--launcher", "slurm"])

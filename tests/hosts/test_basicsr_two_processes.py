@@ -10,7 +10,7 @@ import clp_basicsr
 from hosts import two_processes
 from hosts.options import PERCEPTUAL
 from hosts.records import CLP_KEYS
-from hosts.runs import isolated, python, succeeded
+from hosts.runs import isolated, torchrun
 from hosts.two_processes import MARGINS, build, joint_batch, share, step
 
 Results = list[dict[str | float, dict[str, Any]]]
@@ -19,9 +19,8 @@ Results = list[dict[str | float, dict[str, Any]]]
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What each of two gloo processes got out of its step."""
-    folder, script = tmp_path_factory.mktemp("ranks"), Path(two_processes.__file__)
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    succeeded(python(*torchrun, str(script), str(folder), folder=folder, path=script.parents[1]))
+    folder = tmp_path_factory.mktemp("ranks")
+    torchrun(str(Path(two_processes.__file__)), str(folder), folder=folder)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
