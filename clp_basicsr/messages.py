@@ -9,10 +9,12 @@ from itertools import takewhile
 
 def did_you_mean(given: object, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` where ``given`` is close to one of ``allowed``, else ``""``."""
-    near = difflib.get_close_matches(str(given), list(allowed), n=10, cutoff=0.6)
+    names = list(allowed)
+    near = difflib.get_close_matches(str(given), names, n=10, cutoff=0.6)
     if not near:
         return ""
-    best = max(near, key=lambda name: _similarity(str(given), name))
+    # Among equally good ones the first of the list: efficientnet_lite0 for efficientnet_lite.
+    best = max(sorted(near, key=names.index), key=lambda name: _similarity(str(given), name))
     return f" Did you mean '{best}'?"
 
 

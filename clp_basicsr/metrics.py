@@ -1,0 +1,265 @@
+"""Numbers for validation: how far SR is from GT, for images as tensors in [0, 1].
+
+The same under BasicSR's names for a YAML file: `clp_basicsr.hosts.basicsr_metrics`. Networks are
+built once per settings and kept; nothing here records a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clp_basicsr import arguments
+from clp_basicsr.distances import DISTANCES
+from clp_basicsr.extractors import FeatureExtractor, build_extractor
+from clp_basicsr.images import as_rgb, check_images
+from clp_basicsr.loss import CLPLoss
+from clp_basicsr.messages import not_a_choice, reason
+from clp_basicsr.negatives import upsampled_lr
+
+_KEPT = 8
+"""Networks that are kept in memory at a time."""
+_built: dict[str, Any] = {}
+
+
+@torch.no_grad()
+def clp_pull(
+    sr: Tensor,
+    target: Tensor,
+    lr: Tensor,
+    *,
+    model: str = "dinov2",
+    weights: str | Path | None = None,
+    layer_weights: Mapping[str, float] | None = None,
+    distance: str = "l2",
+    use_input_norm: bool = True,
+    precision: str = "float32",
+    crop_border: int = 0,
+    device: str | None = None,
+) -> float:
+    """Return the loss's distance SR-GT in units of the gap GT-LR; lower is better.
+
+    The number that training logs as ``clp_pull``: 0 at GT, about 1 at the upsampled LR (a little less, since the
+    gap is floored). Mean over images and channels, weighted mean over layers.
+
+    Args:
+        sr: super-resolved images ``(N, 3, H, W)`` or ``(N, 1, H, W)``, values in [0, 1].
+        target: ground truth of the same shape.
+        lr: low-quality images ``(N, 3, h, w)``, ``h <= H``, ``w <= W``.
+        model: as in `CLPLoss`.
+        weights: as in `CLPLoss`.
+        layer_weights: as in `CLPLoss`.
+        distance: "l2", "l1" or "cosine", as in `CLPLoss`.
+        use_input_norm: as in `CLPLoss`.
+        precision: as in `CLPLoss`.
+        crop_border: pixels cut from each edge of SR, GT and the upsampled LR.
+        device: where the network runs; None for the GPU if there is one, else the CPU.
+
+    Raises:
+        TypeError: for an option or an image of the wrong type.
+        ValueError: for an option that is not allowed, or images whose sizes do not fit.
+        ImportError: if the network's package is not installed.
+        FileNotFoundError: if the weights cannot be had.
+    """
+    check_images(sr, target, lr)
+    border, place = _check_crop(crop_border, sr), _device(device)
+    sr, target, lr = (_placed(each, place) for each in (sr, target, lr))
+    loss = _once(
+        _loss,
+        model,
+        place,
+        weights=weights,
+        layer_weights=layer_weights,
+        distance=distance,
+        use_input_norm=use_input_norm,
+        precision=precision,
+    )
+    # Cropped at the size of GT, or LR's border would have to be cut in fractions of a pixel.
+    loss.evaluate(*(_cropped(each, border) for each in (sr, target, upsampled_lr(lr, target))))
+    summary = loss.take_summary()
+    assert summary is not None
+    return float(summary.pull)
+
+
+@torch.no_grad()
+def feature_distance(
+    sr: Tensor,
+    target: Tensor,
+    *,
+    model: str = "efficientnet_lite2",
+    weights: str | Path | None = None,
+    layer_weights: Mapping[str, float] | None = None,
+    use_input_norm: bool = True,
+    precision: str = "float32",
+    crop_border: int = 0,
+    device: str | None = None,
+) -> float:
+    """Return the squared distance of unit feature vectors; lower is better, 0 at GT, at most 4.
+
+    LPIPS (Zhang et al., CVPR 2018) without its learned linear weights, on any network: at each
+    position ``|f/|f| - g/|g||^2`` over channels, then the mean over positions and images and the
+    weighted mean over layers. A network that the loss was not trained with makes an independent judge.
+
+    Args:
+        sr: super-resolved images ``(N, 3, H, W)`` or ``(N, 1, H, W)``, values in [0, 1].
+        target: ground truth of the same shape.
+        model: as in `CLPLoss`.
+        weights: as in `CLPLoss`.
+        layer_weights: ``{layer: weight}``; None for the network's defaults.
+        use_input_norm: as in `CLPLoss`.
+        precision: as in `CLPLoss`.
+        crop_border: pixels cut from each edge of both images.
+        device: where the network runs; None for the GPU if there is one, else the CPU.
+
+    Raises:
+        TypeError: for an option or an image of the wrong type.
+        ValueError: for an option that is not allowed, or images whose sizes do not fit.
+        ImportError: if the network's package is not installed.
+        FileNotFoundError: if the weights cannot be had.
+    """
+    check_images(sr, target, target)
+    border, place = _check_crop(crop_border, sr), _device(device)
+    given = arguments.layer_weights(layer_weights)
+    layers = None if given is None else list(given)
+    network = _once(_extractor, model, layers, weights, place, use_input_norm=use_input_norm, precision=precision)
+    features, references = (network(as_rgb(_cropped(_placed(each, place), border))) for each in (sr, target))
+    chosen = given or network.default_layer_weights
+    # "cosine" is half the squared distance of unit vectors, per position.
+    values = {layer: 2 * DISTANCES["cosine"].between(features[layer], references[layer]).mean() for layer in features}
+    return sum(chosen[layer] * float(value) for layer, value in values.items()) / sum(chosen[layer] for layer in values)
+
+
+@torch.no_grad()
+def pyiqa_score(
+    sr: Tensor,
+    target: Tensor | None = None,
+    *,
+    metric: str,
+    crop_border: int = 0,
+    device: str | None = None,
+    **options: Any,
+) -> float:
+    """Return a metric of the package pyiqa ("lpips", "dists", "musiq", …), the mean over images.
+
+    Args:
+        sr: super-resolved images ``(N, 3, H, W)``, values in [0, 1].
+        target: ground truth of the same shape; None is possible for metrics without reference.
+        metric: a name out of ``pyiqa.list_models()``.
+        crop_border: pixels cut from each edge of both images.
+        device: where the network runs; None for the GPU if there is one, else the CPU.
+        **options: go on to ``pyiqa.create_metric``.
+
+    Raises:
+        TypeError: for an image of the wrong type.
+        ValueError: for a metric or an option that pyiqa does not know, images whose sizes do not
+            fit, or a missing ``target``.
+        ImportError: if pyiqa is not installed.
+        FileNotFoundError: if the metric's weights cannot be had.
+    """
+    check_images(sr, sr if target is None else target, sr)
+    border, place = _check_crop(crop_border, sr), _device(device)
+    with_reference = _pyiqa_settings(metric).get("metric_mode") != "NR"
+    if with_reference and target is None:
+        raise ValueError(f"Argument `target` must be given: pyiqa's '{metric}' compares with GT.")
+    built = _once(_pyiqa_metric, metric, place, **options)
+    given = (sr, target) if target is not None and with_reference else (sr,)
+    score = built(*(as_rgb(_cropped(_placed(each, place), border)) for each in given))
+    return float(score.float().mean())
+
+
+def pyiqa_lower_is_better(metric: str) -> bool:
+    """Say which way a metric of pyiqa points, without building it.
+
+    Raises:
+        ValueError: if pyiqa does not know it.
+        ImportError: if pyiqa is not installed.
+    """
+    return bool(_pyiqa_settings(metric).get("lower_better", False))
+
+
+def _once(build: Callable[..., Any], *settings: object, **options: object) -> Any:
+    """Return ``build(*settings, **options)``, built at the first call with these settings."""
+    key = repr((build.__name__, settings, sorted(options.items())))
+    if key not in _built:
+        if len(_built) >= _KEPT:
+            _built.pop(next(iter(_built)))
+        _built[key] = build(*settings, **options)
+    return _built[key]
+
+
+def _loss(model: str, device: torch.device, **keywords: Any) -> CLPLoss:
+    return CLPLoss(model, diagnostics=False, **keywords).to(device)
+
+
+def _extractor(
+    model: str, layers: list[str] | None, weights: str | Path | None, device: torch.device, **options: Any
+) -> FeatureExtractor:
+    return build_extractor(model, layers, weights, **options).to(device)
+
+
+def _pyiqa_metric(metric: str, device: torch.device, **options: Any) -> Any:
+    _pyiqa_settings(metric)
+    import pyiqa
+
+    try:
+        return pyiqa.create_metric(metric, device=device, **options)
+    except TypeError as error:
+        raise ValueError(f"pyiqa's '{metric}' must get options that it knows, but got {options}: {error}") from error
+    except Exception as error:  # urllib's, requests', httpx's and Hugging Face's errors have no common base
+        hub = Path(torch.hub.get_dir())
+        raise FileNotFoundError(
+            f"pyiqa's '{metric}' could not be built: {type(error).__name__}: {reason(error)}. If that was a download: "
+            f"use the metric once on a machine with a network and copy what it put into '{hub / 'pyiqa'}', "
+            f"'{hub / 'checkpoints'}' and Hugging Face's cache to the same places here."
+        ) from error
+
+
+def _pyiqa_settings(metric: str) -> Mapping[str, Any]:
+    try:
+        from pyiqa.default_model_configs import DEFAULT_CONFIGS
+    except ImportError as error:
+        raise ImportError(
+            f"The metric {metric!r} needs the package 'pyiqa', which cannot be imported ({reason(error)}). Install it "
+            "with: pip install pyiqa"
+        ) from error
+    if metric not in DEFAULT_CONFIGS:
+        raise ValueError(not_a_choice("metric", metric, sorted(DEFAULT_CONFIGS)))
+    settings: Mapping[str, Any] = DEFAULT_CONFIGS[metric]
+    return settings
+
+
+def _device(given: str | None) -> torch.device:
+    if given is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(given)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"Argument `device` must be one of torch's, such as 'cpu' or 'cuda:0', but got {given!r}."
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"Argument `device` must be 'cpu' or left out: there is no GPU here, but got {given!r}.")
+    return device
+
+
+def _placed(images: Tensor, device: torch.device) -> Tensor:
+    return images.detach().to(device, torch.float32)
+
+
+def _check_crop(given: object, images: Tensor) -> int:
+    border = arguments.count("crop_border", given, zero_allowed=True)
+    if 2 * border >= min(images.shape[-2:]):
+        raise ValueError(
+            f"Argument `crop_border` must leave something of images of {tuple(images.shape[-2:])} pixels, "
+            f"but got {border}."
+        )
+    return border
+
+
+def _cropped(images: Tensor, border: int) -> Tensor:
+    height, width = images.shape[-2:]
+    return images[..., border : height - border, border : width - border]

@@ -1,0 +1,216 @@
+"""Metrics in BasicSR's validation: their values there, their LR, their names in the registry."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.metrics import calculate_metric, calculate_psnr, calculate_ssim
+from basicsr.utils.registry import METRIC_REGISTRY
+from core.oracles import (
+    VGG_INDICES,
+    arrays,
+    loop_relative,
+    torchvision_features,
+    torchvision_vgg,
+    upsampled,
+)
+from numpy.typing import NDArray
+from torch import Tensor
+
+import clp_basicsr
+from clp_basicsr import metrics
+from clp_basicsr.hosts import basicsr_metrics
+from clp_basicsr.hosts.basicsr_metrics import calculate_clp_pull, calculate_feature_distance, calculate_pyiqa
+from hosts.conftest import CROPS
+from hosts.options import NETWORKS, SCALE, train_options, with_validation
+from hosts.records import log_text, scalars
+from hosts.runs import isolated, train
+
+Image = NDArray[np.uint8]
+BORDER = 8
+LITE = {"model": "efficientnet_lite0", "layer_weights": {"block1": 1.0}}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setattr(metrics, "_built", {})
+    monkeypatch.setattr(basicsr_metrics, "_shown", None)
+    monkeypatch.setattr(basicsr_metrics, "_warned", set())
+    with isolated(tmp_path):  # networks and warnings of BasicSR set up its logger
+        yield
+
+
+def rgb(bgr: Image) -> Tensor:
+    return torch.from_numpy(bgr[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def photo(pairs: Path, name: str) -> tuple[Image, Image]:
+    """GT and LR as OpenCV reads them."""
+    gt, lr = (cv2.imread(str(pairs / part / f"{name}.png")) for part in ("gt", "lq"))
+    assert gt is not None
+    assert lr is not None
+    return gt, lr  # type: ignore[return-value]
+
+
+def trained_outputs(experiment: Path, pairs: Path) -> Iterator[tuple[Image, Image, Image]]:
+    """SR, GT and LR of each photo, from the network that the run left behind."""
+    from basicsr.archs import build_network
+
+    network = build_network(dict(NETWORKS["SRModel"]))
+    network.load_state_dict(torch.load(experiment / "models/net_g_latest.pth", weights_only=True)["params"])
+    for name in CROPS:
+        gt, lr = photo(pairs, name)
+        with torch.no_grad():
+            sr = network(rgb(lr)).clamp(0, 1)[0].permute(1, 2, 0).numpy()
+        yield (sr[..., ::-1] * 255).round().astype(np.uint8), gt, lr
+
+
+def loop_pull(network: Any, sr: Image, gt: Image, lr: Image) -> float:
+    images = [rgb(sr), rgb(gt), upsampled(rgb(lr), gt.shape[:2])]
+    inner = [each[..., BORDER:-BORDER, BORDER:-BORDER] for each in images]
+    features = [arrays(torchvision_features(network, each, {"relu1_2": VGG_INDICES["relu1_2"]})) for each in inner]
+    return loop_relative([each["relu1_2"] for each in features], "l2", 1.0)[1]
+
+
+def test_a_training_run_logs_them(pairs: Path, tmp_path: Path, vgg_weights: Path) -> None:
+    options = with_validation(train_options(pairs, total_iter=4), pairs, every=2)
+    network = {"model": "vgg", "weights": str(vgg_weights), "layer_weights": {"relu1_2": 1.0}}
+    options["val"]["metrics"] |= {
+        "pull": {"type": "calculate_clp_pull", "crop_border": BORDER, "better": "lower", **network},
+        "judge": {"type": "calculate_feature_distance", "better": "lower", **LITE},
+    }
+    experiment = train(tmp_path, options)
+
+    sent = scalars(experiment)
+    names = {f"metrics/held_out/{name}" for name in ("psnr", "pull", "judge")}
+    assert all(names <= set(sent[iteration]) for iteration in (2, 4))
+    best = re.findall(r"# pull: (\S+)\tBest: (\S+) @ \d iter", log_text(experiment))
+    assert len(best) == 3  # and once more at the end
+    assert float(best[-1][1]) == min(float(value) for value, _ in best)
+    assert "add `better: lower`" not in log_text(experiment)
+
+    whole = torchvision_vgg(vgg_weights)
+    triples = list(trained_outputs(experiment, pairs))
+    pulls = [loop_pull(whole, *triple) for triple in triples]
+    assert sent[4]["metrics/held_out/pull"] == pytest.approx(np.mean(pulls), rel=1e-4)
+    assert float(best[-1][0]) == pytest.approx(np.mean(pulls), abs=6e-5)
+    others = [loop_pull(whole, sr, gt, lr) for (sr, gt, _), (_, _, lr) in zip(triples, [*triples[1:], triples[0]])]
+    assert abs(np.mean(others) - np.mean(pulls)) > 0.1, "any image's LR would do"
+
+
+def test_the_log_says_what_better_should_be(pairs: Path, tmp_path: Path) -> None:
+    options = with_validation(train_options(pairs, total_iter=2), pairs, every=1)
+    options["val"]["metrics"] = {"pull": {"type": "calculate_clp_pull", **LITE}}
+    said = [line for line in log_text(train(tmp_path, options)).splitlines() if "`better: lower`" in line]
+    assert len(said) == 1
+    assert "calculate_clp_pull is better when it is lower" in said[0]
+
+
+def shown(lr: Tensor, sr: Tensor, **val: Any) -> None:
+    """Let a model of BasicSR show these to its validation."""
+    from basicsr.models.sr_model import SRModel
+
+    SRModel.get_current_visuals(SimpleNamespace(lq=lr, output=sr, opt={"val": val}))
+
+
+def test_lr_of_the_image_that_is_shown(pairs: Path) -> None:
+    gt, lr = photo(pairs, "coffee")
+    sr = cv2.resize(lr, None, fx=SCALE, fy=SCALE)
+    by_hand = calculate_clp_pull(sr, gt, lq=lr, **LITE)
+    assert by_hand == metrics.clp_pull(rgb(sr), rgb(gt), rgb(lr), **LITE)
+    with pytest.raises(ValueError, match=r"needs the LR image.*lq=image"):
+        calculate_clp_pull(sr, gt, **LITE)
+    noise = torch.rand(1, 3, *gt.shape[:2]) * 0.4 / 255  # what rounding takes away
+    shown(rgb(lr), rgb(sr) + noise)
+    assert calculate_clp_pull(sr, gt, **LITE) == by_hand
+    shown(*(rgb(each) for each in photo(pairs, "rocket")[::-1]))
+    with pytest.raises(ValueError, match="SR is not the image that a model of BasicSR is validating"):
+        calculate_clp_pull(sr, gt, **LITE)
+
+
+@pytest.mark.parametrize("flip_seq", [False, True])
+def test_lr_of_each_frame_of_a_clip(flip_seq: bool, pairs: Path) -> None:
+    photos = [photo(pairs, name) for name in ("coffee", "rocket", "chelsea")]
+    lr = torch.stack([rgb(each[1])[0] for each in photos])[None]
+    sr = torch.stack([rgb(each[0])[0] * 0.8 for each in photos])[None]
+    fed = torch.cat([lr, lr.flip(1)], dim=1) if flip_seq else lr
+
+    def pull(frame: int) -> tuple[float, float]:
+        image = (sr[0, frame].permute(1, 2, 0).numpy()[..., ::-1] * 255).round().astype(np.uint8)
+        gt, small = photos[frame]
+        return calculate_clp_pull(image, gt, **LITE), calculate_clp_pull(image, gt, lq=small, **LITE)
+
+    shown(fed, sr, flip_seq=flip_seq)
+    for frame in range(3):
+        found, expected = pull(frame)
+        assert found == pytest.approx(expected, rel=1e-6)
+    shown(fed, sr[:, 1], flip_seq=flip_seq)
+    found, expected = pull(1)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_colours_order_and_grey(pairs: Path) -> None:
+    gt, _ = photo(pairs, "coffee")
+    sr = cv2.GaussianBlur(gt, (5, 5), 1.0)
+    expected = metrics.feature_distance(rgb(sr), rgb(gt), **LITE)
+    assert calculate_metric({"img": sr, "img2": gt}, {"type": "calculate_feature_distance", **LITE}) == expected
+    channels_first = [each.transpose(2, 0, 1) for each in (sr, gt)]
+    assert calculate_feature_distance(*channels_first, input_order="CHW", **LITE) == expected
+    assert metrics.feature_distance(rgb(sr[..., ::-1]), rgb(gt[..., ::-1]), **LITE) != expected
+    grey = [each[..., 0] for each in (sr, gt)]
+    tripled = [np.repeat(each[..., None], 3, axis=-1) for each in grey]
+    assert calculate_feature_distance(*grey, **LITE) == calculate_feature_distance(*tripled, **LITE)
+
+
+def test_mistakes(pairs: Path) -> None:
+    gt, lr = photo(pairs, "coffee")
+    with pytest.raises(ValueError, match="same shape"):
+        calculate_feature_distance(gt[1:], gt, **LITE)
+    with pytest.raises(ValueError, match=r"Did you mean 'vgg19'\?"):
+        calculate_clp_pull(gt, gt, lq=lr, model="vg19")
+    with pytest.raises(TypeError, match=r"no option `layer_weight`.*Did you mean 'layer_weights'\?"):
+        calculate_feature_distance(gt, gt, layer_weight={"block1": 1})
+    with pytest.raises(ValueError, match="compares with GT, but got none"):
+        calculate_clp_pull(gt, lq=lr, **LITE)
+
+
+def test_pyiqa_against_basicsr(pairs: Path) -> None:
+    pytest.importorskip("pyiqa", reason="pyiqa is not installed (extra `metrics`)")
+    gt, _ = photo(pairs, "coffee")
+    sr = cv2.GaussianBlur(gt, (5, 5), 1.0)
+    sr[..., 2] //= 2  # red; the metrics on Y tell it from blue
+    ours = {"crop_border": 4, "better": "higher"}
+    for y in (False, True):
+        expected = calculate_psnr(sr, gt, crop_border=4, test_y_channel=y)
+        assert calculate_pyiqa(sr, gt, metric="psnr", test_y_channel=y, color_space="ycbcr", **ours) == pytest.approx(
+            expected, rel=1e-3
+        )
+    expected = calculate_ssim(sr, gt, crop_border=4)
+    assert calculate_pyiqa(sr, gt, metric="ssim", test_y_channel=False, **ours) == pytest.approx(expected, rel=1e-3)
+
+
+def test_registered_once_and_for_all() -> None:
+    before = dict(iter(METRIC_REGISTRY))
+    assert {each.__name__ for each in basicsr_metrics.METRICS} <= set(before)
+    clp_basicsr.register()
+    importlib.reload(clp_basicsr)
+    assert dict(iter(METRIC_REGISTRY)) == before
+
+
+def test_a_taken_name_leaves_the_registry_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    for metric in basicsr_metrics.METRICS:
+        monkeypatch.delitem(METRIC_REGISTRY._obj_map, metric.__name__)
+    monkeypatch.setitem(METRIC_REGISTRY._obj_map, "calculate_pyiqa", calculate_psnr)
+    before = dict(iter(METRIC_REGISTRY))
+    with pytest.raises(ValueError, match=r"'calculate_pyiqa', but it holds basicsr\.metrics\.psnr_ssim"):
+        clp_basicsr.register()
+    assert dict(iter(METRIC_REGISTRY)) == before
