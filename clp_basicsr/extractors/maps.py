@@ -7,7 +7,9 @@ its shapes on torch's "meta" device, which computes nothing, and its blind edges
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -121,16 +123,18 @@ def _measure_sizes(name: str, network: nn.Module, outputs: Sequence[tuple[Any, A
     # A pixel that reaches the shallowest layer has its share in the loss.
     key, axes = outputs[strides.index(min(strides))]
     good = [rest for rest in range(axes.stride) if _sees_last_column(network, key, smallest, smallest + rest)]
-    if not good:
-        raise ValueError(f"`{name}` drops the last pixels of images of every size; choose shallower layers.")
-    if len(good) == axes.stride:
-        multiple = 1
-    else:
-        multiple = deepest if good[0] == 0 else axes.stride
+    remainder = good[0] if good else 0
+    wanted = 1 if len(good) == axes.stride else axes.stride if remainder else deepest
     # Branches of deeper strides than those that were asked for may have to meet again (HRNet).
-    while not _runs(shapes, outputs, smallest + multiple + good[0]):
-        multiple *= 2
-    return Sizes(multiple, (smallest + good[0]) % multiple, smallest)
+    multiples = (wanted * 2**power for power in range(8))
+    large = _SHORT // deepest * deepest + remainder
+    multiple = next((each for each in multiples if _runs(shapes, outputs, large + each)), None)
+    if not good or multiple is None:
+        raise ValueError(
+            f"`{name}` with the layers that end at strides {strides} drops pixels of images of every size, or takes "
+            "few sizes only. Choose other layers (layer_weights)."
+        )
+    return Sizes(multiple, remainder % multiple, max(smallest, multiple))
 
 
 def _runs(shapes: nn.Module, outputs: Sequence[tuple[Any, Axes]], size: int) -> bool:
@@ -147,11 +151,19 @@ def _sees_last_column(network: nn.Module, key: Any, height: int, width: int) -> 
     images = torch.zeros(1, 3, height, width)
     images[..., -1] = torch.nan
     try:
-        # oneDNN's fast convolutions mix neighbours that cancel out, and NaN does not cancel out.
-        with torch.backends.mkldnn.flags(enabled=False):
+        with _exact_convolutions():
             return bool(network.forward(images)[key].isnan().any())
     except _WRONG_SIZE:
         return False
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """Keep away oneDNN, whose fast convolutions mix neighbours that cancel out: NaN does not cancel out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # setting the flags warns of a lack of Intel GPUs
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 def _without_values(network: nn.Module) -> nn.Module:
