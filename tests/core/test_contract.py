@@ -20,7 +20,7 @@ Weights = dict[str, Path]
 REDUCED = [("bfloat16", torch.bfloat16, 0.05), ("float16", torch.float16, 0.01)]
 
 
-@pytest.fixture(params=["vgg", "dino", "lite", "torchvision", "timm", "timm_vit"])
+@pytest.fixture(params=["vgg", "dino", "lite", "torchvision", "timm"])
 def loss(request: pytest.FixtureRequest, vgg_weights: Path, dino_folder: Path, package_weights: Weights) -> CLPLoss:
     return {
         "vgg": lambda: CLPLoss("vgg", weights=vgg_weights, layer_weights={"conv1_2": 1, "relu2_2": 0.5}),
@@ -35,11 +35,6 @@ def loss(request: pytest.FixtureRequest, vgg_weights: Path, dino_folder: Path, p
             "timm:test_resnet",
             weights=package_weights["timm:test_resnet"],
             layer_weights={"act1": 1, "layer2": 0.5},
-        ),
-        "timm_vit": lambda: CLPLoss(
-            "timm:test_vit3",
-            weights=package_weights["timm:test_vit3"],
-            layer_weights={"blocks.0": 1, "blocks.2": 0.5},
         ),
     }[request.param]()
 
