@@ -57,11 +57,11 @@ def _newest_whole(opt: Options) -> tuple[Path, State] | None:
         try:
             return path, _load_whole(path, opt)
         except DamagedCheckpointError as error:
-            warnings.warn(f"Training state '{path}' is skipped: {error}.", stacklevel=2)
+            warnings.warn(f"The checkpoint of iteration {path.stem} is skipped: {error}.", stacklevel=2)
     if found:
         warnings.warn(
-            f"No training state in '{found[0].parent}' can be resumed from: training starts at iteration 0. The folder of the "
-            "earlier run stays, with `_archived_` and the time added to its name.",
+            f"No training state in '{found[0].parent}' can be resumed from: training starts at iteration 0. "
+            "The folder of the earlier run stays, with `_archived_` and the time added to its name.",
             stacklevel=2,
         )
     return None

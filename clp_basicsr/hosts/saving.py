@@ -79,14 +79,12 @@ def _saved_size(obj: object) -> int:
     return counter.size
 
 
-class _Counter(io.RawIOBase):
+class _Counter(io.BytesIO):
     """A file that keeps nothing but its size."""
 
     size = 0
 
-    def writable(self) -> bool:
-        return True
-
     def write(self, data: Any) -> int:
-        self.size += memoryview(data).nbytes
-        return memoryview(data).nbytes
+        written = memoryview(data).nbytes
+        self.size += written
+        return written
