@@ -151,6 +151,16 @@ def options_for(model_type: str, folder: Path, perceptual: Options | None = None
     return {**options, **deepcopy(row.top)}
 
 
+def options_without_lr(folder: Path) -> Options:
+    """Return the options of StyleGAN2Model, which has noise in the place of LR, and no perceptual loss."""
+    options = options_for("SRGANModel", folder)
+    options["network_g"] = {"type": "ThirdPartyGenerator", "num_style_feat": 4}
+    options["network_d"] = {"type": "ThirdPartyDiscriminator"}
+    rhythm = {"net_g_reg_every": 9, "net_d_reg_every": 9, "mixing_prob": 0.5}
+    options["train"] |= {**rhythm, "r1_reg_weight": 10, "path_reg_weight": 2}
+    return {**options, "model_type": "StyleGAN2Model", "val": {"val_freq": 9, "save_img": False}}
+
+
 def write_material(folder: Path) -> None:
     """Write what the data sets above read below ``folder``."""
     for name in CROPS:

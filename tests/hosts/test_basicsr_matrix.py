@@ -10,10 +10,10 @@ from basicsr.data.prefetch_dataloader import CPUPrefetcher
 from basicsr.utils import USMSharp
 from torch import Tensor
 
-from hosts.model_matrix import MATRIX, options_for, write_material
+from hosts.model_matrix import MATRIX, OWN, options_for, options_without_lr, write_material
 from hosts.options import CROP, SCALE
 from hosts.realesrgan import on_cpu
-from hosts.records import CLP_KEYS, Call, Records, log_entries
+from hosts.records import CLP_KEYS, Call, Records, log_entries, log_text
 from hosts.runs import train
 
 __all__ = ["on_cpu"]
@@ -115,3 +115,22 @@ def test_warm_up_of_a_discriminator(model_type: str, material: Path, tmp_path: P
     logged = log_entries(run(model_type, material, tmp_path, net_d_init_iters=1))
     assert not {"l_g_percep", *CLP_KEYS} & set(logged[1])
     assert {"l_g_percep", *CLP_KEYS} <= set(logged[2])
+
+
+def test_a_model_that_keeps_lr_elsewhere_says_so_in_the_first_iteration(
+    material: Path, tmp_path: Path, batches: Batches
+) -> None:
+    options = options_for("ThirdPartyLoop", material, {"start_iter": 5000}) | {"lq_name": "low"}
+    with pytest.raises(ValueError, match=r"bound to a ThirdPartyLoop, which must hold the LR batch in `lq`"):
+        train(tmp_path, options, "--import", OWN)
+    assert len(batches) == 1
+
+
+def test_a_model_without_a_perceptual_loss_trains_and_says_so_once(
+    material: Path, tmp_path: Path, records: Records
+) -> None:
+    experiment = train(tmp_path, options_without_lr(material), "--import", OWN)
+    assert set(log_entries(experiment)) == {1, 2}
+    warning = "StyleGAN2Model has not built the CLPLoss of `train: perceptual_opt`: this run trains without it"
+    assert log_text(experiment).count(warning) == 1
+    assert not records.calls

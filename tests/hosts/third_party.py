@@ -30,7 +30,8 @@ class ThirdPartyAccumulating(SRModel):  # type: ignore[misc]
     def optimize_parameters(self, current_iter: int) -> None:
         self.optimizer_g.zero_grad()
         loss_dict = OrderedDict()
-        for self.lq, self.gt in zip(self.lq.split(1), self.gt.split(1)):
+        for pair in zip(self.lq.split(1), self.gt.split(1)):
+            self.lq, self.gt = pair
             self.output = self.net_g(self.lq)
             loss_dict["l_pix"] = self.cri_pix(self.output, self.gt)
             loss_dict["l_percep"], _ = self.cri_perceptual(self.output, self.gt)
@@ -41,7 +42,7 @@ class ThirdPartyAccumulating(SRModel):  # type: ignore[misc]
 
 @MODEL_REGISTRY.register()
 class ThirdPartyLoop(BaseModel):  # type: ignore[misc]
-    """Everything its own, on BasicSR's bare base: attributes, order, no ``output`` and no ``gt``."""
+    """Everything its own, on BasicSR's bare base: no ``output``, no ``gt``, and LR by the name in ``lq_name``."""
 
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__(opt)
@@ -52,11 +53,12 @@ class ThirdPartyLoop(BaseModel):  # type: ignore[misc]
         self.setup_schedulers()
 
     def feed_data(self, data: dict[str, Tensor]) -> None:
-        self.lq, self.truth = data["lq"].to(self.device), data["gt"].to(self.device)
+        self.low_quality, self.truth = data["lq"].to(self.device), data["gt"].to(self.device)
+        setattr(self, self.opt.get("lq_name", "lq"), self.low_quality)
 
     def optimize_parameters(self, current_iter: int) -> None:
         self.optimizers[0].zero_grad()
-        total, _ = self.terms[0](self.network(self.lq), self.truth)
+        total, _ = self.terms[0](self.network(self.low_quality), self.truth)
         total.backward()
         self.optimizers[0].step()
         self.log_dict = self.reduce_loss_dict({"l_percep": total})
@@ -78,3 +80,28 @@ class ThirdPartyRecurrentNet(nn.Module):
         pairs = torch.cat([clips, clips.roll(1, 1)], dim=2).flatten(0, 1)
         frames = F.pixel_shuffle(self.last(torch.cat([pairs, self.spynet(pairs)], dim=1)), 4)
         return frames.unflatten(0, clips.shape[:2])
+
+
+@ARCH_REGISTRY.register()
+class ThirdPartyGenerator(nn.Module):
+    """Images out of noise, called as StyleGAN2's generator; that one needs operators built for a GPU."""
+
+    def __init__(self, num_style_feat: int) -> None:
+        super().__init__()
+        self.last = nn.Linear(num_style_feat, 3 * 16 * 16)
+
+    def forward(self, styles: list[Tensor]) -> tuple[Tensor, None]:
+        return self.last(styles[0]).unflatten(1, (3, 16, 16)), None
+
+
+@ARCH_REGISTRY.register()
+class ThirdPartyDiscriminator(nn.Module):
+    """One number for images ``(N, 3, H, W)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        score: Tensor = self.last(images.mean((2, 3)))
+        return score
