@@ -18,7 +18,7 @@ from clp_basicsr.diagnostics import Diagnostics, Probe
 from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS
 from clp_basicsr.frames import as_images
-from clp_basicsr.images import as_rgb, check_images
+from clp_basicsr.images import as_rgb, at_least_float32, check_images
 from clp_basicsr.negatives import Negative, Step, build_sources, upsampled_lr
 from clp_basicsr.presets import with_presets
 from clp_basicsr.references import References
@@ -210,6 +210,8 @@ class CLPLoss(nn.Module):
         if not strength:
             self.rehearse(sr, target, lr)
             return (sr * 0).sum().float()  # in the graph of every parameter, as DistributedDataParallel wants it
+        if isinstance(sr, Tensor):
+            sr = at_least_float32(sr)  # in float16 its gradient, which is measured, would underflow
         value = self.evaluate(sr, target, lr)
         self.weight = self._full_weight(value, sr, target) * strength
         if self._probe is not None:
@@ -331,9 +333,7 @@ class CLPLoss(nn.Module):
         return {**self.__dict__, "_owner": None, "_lr": None, "summary": None, "_probe": self._probe and Probe()}
 
     def _prepared(self, images: Tensor) -> Tensor:
-        if images.dtype in (torch.float16, torch.bfloat16):
-            images = images.float()
-        images = as_rgb(images)
+        images = as_rgb(at_least_float32(images))
         return (images + 1) / 2 if self.range_norm else images
 
     def _features(self, images: Tensor) -> dict[str, Tensor]:

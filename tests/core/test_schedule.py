@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clp_basicsr import CLPLoss
+from clp_basicsr.clock import tell
 
 
 def images(size: int, seed: int) -> Tensor:
@@ -44,6 +45,12 @@ def test_share_of_the_full_weight(start: int, warmup: int, shares: dict[int, flo
         model = Model(iteration)
         value = loss_with(start_iter=start, warmup_iter=warmup).bind(model)(SR, GT, LR)
         assert value.item() == pytest.approx(share * FULL, rel=1e-5)
+
+
+def test_what_a_host_tells_goes_before_its_schedulers() -> None:
+    model = Model(iteration=99)
+    tell(model, 4)
+    assert loss_with(start_iter=2, warmup_iter=4).bind(model)(SR, GT, LR).item() == pytest.approx(0.5 * FULL, rel=1e-5)
 
 
 def test_without_a_model_it_counts_its_calls() -> None:
