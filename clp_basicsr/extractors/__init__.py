@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from clp_basicsr.extractors.base import FeatureExtractor
 from clp_basicsr.extractors.efficientnet_lite import EFFICIENTNET_LITE, EfficientNetLite
 from clp_basicsr.extractors.hugging_face import DINO_MODELS, HuggingFaceBackbone
@@ -77,13 +79,17 @@ def build_extractor(
             stacklevel=4,
         )
     build = NETWORKS.get(name, HuggingFaceBackbone)
-    return build(
-        name,
-        layers,
-        None if weights is None else str(weights),
-        use_input_norm=use_input_norm,
-        precision=precision,
-    )
+    home = torch.empty(0).device  # the default device, which neosr and others set to the GPU
+    # Built there, a Hugging Face network would need `accelerate`, and an untrained one would be another one.
+    with torch.device("cpu"):
+        extractor = build(
+            name,
+            layers,
+            None if weights is None else str(weights),
+            use_input_norm=use_input_norm,
+            precision=precision,
+        )
+    return extractor.to(home)
 
 
 def _is_hugging_face(model: str) -> bool:

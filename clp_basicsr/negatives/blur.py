@@ -75,6 +75,8 @@ def blurred(images: Tensor, kernels: Tensor) -> Tensor:
     size = kernels.shape[-1]
     weight = kernels.repeat_interleave(channels, 0)
     planes = F.pad(images, [size // 2] * 4, mode="replicate").flatten(0, 1)[None]
-    planes = F.conv2d(planes, weight[:, None, :, None], groups=batch * channels)
-    planes = F.conv2d(planes, weight[:, None, None, :], groups=batch * channels)
+    # A host's autocast would round the images to 8 or 11 bits: as large a difference as a slight blur.
+    with torch.autocast(images.device.type, enabled=False):
+        planes = F.conv2d(planes, weight[:, None, :, None], groups=batch * channels)
+        planes = F.conv2d(planes, weight[:, None, None, :], groups=batch * channels)
     return planes.view(batch, channels, height, width)
