@@ -219,11 +219,11 @@ class CLPLoss(nn.Module):
         given_lr = self.bound_lr() if lr is None else lr
         sr, target, lr = as_images(sr, target, given_lr)
         check_images(sr, target, lr)
-        sr, target, lr = (self._prepared(images) for images in (sr, target.detach(), lr.detach()))
+        sr, target, lr = (self.prepared(images) for images in (sr, target.detach(), lr.detach()))
         with torch.no_grad():
             references = References(target, self._negatives(target, lr, given_lr.detach()))
-            features = self._features(references.images())
-        anchors = self._features(sr)
+            features = self.features(references.images())
+        anchors = self.features(sr)
         probe = self._probe if self._probe is not None and self._probe.begin(target) else None
         terms = []
         for layer, weight in self.layer_weights.items():
@@ -306,6 +306,18 @@ class CLPLoss(nn.Module):
         """What was measured last; ``loss.diagnostics.read()`` brings it to the CPU. None if nothing was."""
         return None if self._probe is None else self._probe.latest()
 
+    def prepared(self, images: Tensor) -> Tensor:
+        """Return images of the host's value range and 1 or 3 channels as RGB in about [0, 1], at least float32."""
+        if images.dtype in (torch.float16, torch.bfloat16):
+            images = images.float()
+        images = as_rgb(images)
+        return (images + 1) / 2 if self.range_norm else images
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the network's feature maps of `prepared` images, by layer."""
+        features: dict[str, Tensor] = self.extractor(images if self.input_scale == 1 else images * self.input_scale)
+        return features
+
     def extra_repr(self) -> str:
         """Show the settings in ``print(loss)``."""
         return f"loss_weight={self.loss_weight}, criterion={self.criterion}, layer_weights={self.layer_weights}"
@@ -313,16 +325,6 @@ class CLPLoss(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process and this step."""
         return {**self.__dict__, "_owner": None, "_lr": None, "summary": None, "_probe": self._probe and Probe()}
-
-    def _prepared(self, images: Tensor) -> Tensor:
-        if images.dtype in (torch.float16, torch.bfloat16):
-            images = images.float()
-        images = as_rgb(images)
-        return (images + 1) / 2 if self.range_norm else images
-
-    def _features(self, images: Tensor) -> dict[str, Tensor]:
-        features: dict[str, Tensor] = self.extractor(images if self.input_scale == 1 else images * self.input_scale)
-        return features
 
     def _full_weight(self, value: Tensor, sr: Tensor, target: Tensor) -> float | Tensor:
         if self.balance is None:
@@ -333,7 +335,7 @@ class CLPLoss(nn.Module):
         upsampled = upsampled_lr(
             lr, target, align_corners=self.align_corners, invert_equal_pixels=self.invert_equal_pixels
         )
-        step = Step(target, lr, upsampled, given_lr, self._prepared, self.bound_model)
+        step = Step(target, lr, upsampled, given_lr, self.prepared, self.bound_model)
         drawn = [negative for source in self.sources for negative in source(step)]
         if not drawn:
             raise ValueError(
