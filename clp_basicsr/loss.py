@@ -19,7 +19,7 @@ from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import as_rgb, check_images
-from clp_basicsr.negatives import Negative, Step, build_sources, upsampled_lr
+from clp_basicsr.negatives import Negative, Source, Step, build_sources, upsampled_lr
 from clp_basicsr.presets import with_presets
 from clp_basicsr.references import References
 from clp_basicsr.schedule import Schedule
@@ -221,7 +221,7 @@ class CLPLoss(nn.Module):
         check_images(sr, target, lr)
         sr, target, lr = (self.prepared(images) for images in (sr, target.detach(), lr.detach()))
         with torch.no_grad():
-            references = References(target, self._negatives(target, lr, given_lr.detach()))
+            references = References(target, self.draw_negatives(target, lr, given_lr.detach()))
             features = self.features(references.images())
         anchors = self.features(sr)
         probe = self._probe if self._probe is not None and self._probe.begin(target) else None
@@ -318,6 +318,32 @@ class CLPLoss(nn.Module):
         features: dict[str, Tensor] = self.extractor(images if self.input_scale == 1 else images * self.input_scale)
         return features
 
+    def draw_negatives(
+        self, target: Tensor, lr: Tensor, given_lr: Tensor, sources: Sequence[Source] | None = None
+    ) -> list[Negative]:
+        """Return the negatives of `prepared` images.
+
+        Args:
+            target: ground truth ``(N, 3, H, W)`` in [0, 1].
+            lr: low-quality input ``(N, 3, h, w)`` in [0, 1].
+            given_lr: the same as the model has it.
+            sources: what to draw from; None for the loss's own.
+
+        Raises:
+            ValueError: if the sources give none now.
+        """
+        upsampled = upsampled_lr(
+            lr, target, align_corners=self.align_corners, invert_equal_pixels=self.invert_equal_pixels
+        )
+        step = Step(target, lr, upsampled, given_lr, self.prepared, self.bound_model)
+        drawn = [negative for source in (self.sources if sources is None else sources) for negative in source(step)]
+        if not drawn:
+            raise ValueError(
+                "Argument `negatives` must give at least one negative at every call, but its sources gave none: "
+                "`batch` has none in a batch of one, `lagged` none before `start`. Add 'lr'."
+            )
+        return drawn
+
     def extra_repr(self) -> str:
         """Show the settings in ``print(loss)``."""
         return f"loss_weight={self.loss_weight}, criterion={self.criterion}, layer_weights={self.layer_weights}"
@@ -330,19 +356,6 @@ class CLPLoss(nn.Module):
         if self.balance is None:
             return self.loss_weight
         return self.balance.weight(self.extractor.name, value, sr, target, self.bound_model())
-
-    def _negatives(self, target: Tensor, lr: Tensor, given_lr: Tensor) -> list[Negative]:
-        upsampled = upsampled_lr(
-            lr, target, align_corners=self.align_corners, invert_equal_pixels=self.invert_equal_pixels
-        )
-        step = Step(target, lr, upsampled, given_lr, self.prepared, self.bound_model)
-        drawn = [negative for source in self.sources for negative in source(step)]
-        if not drawn:
-            raise ValueError(
-                "Argument `negatives` must give at least one negative at every call, but its sources gave none: "
-                "`batch` has none in a batch of one, `lagged` none before `start`. Add 'lr'."
-            )
-        return drawn
 
     def _summarise(self, terms: list[Terms]) -> Summary:
         weights = list(self.layer_weights.values())

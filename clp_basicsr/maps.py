@@ -74,8 +74,9 @@ def layer_maps(criterion: Criterion, anchor: Tensor, positive: Tensor, negatives
         closer = share * (d.gap > d.to_negatives)
         factor = _over(closer, d.gap + d.to_negatives) if squared else closer
         push = _summed(gap - to_negative, factor)
-    averaged = (each.mean((0, 2)) * positions for each in (to_target, to_negative))
-    return LayerMaps(*(each.sqrt() if squared else each for each in averaged), pull, push)
+    distances = [each.mean((0, 2)) * positions for each in (to_target, to_negative)]
+    first, second = (each.sqrt() if squared else each for each in distances)
+    return LayerMaps(first, second, pull, push)
 
 
 def map_value(values: Tensor, distance: Distance) -> float:
@@ -104,7 +105,7 @@ def _way_of_measuring(criterion: Criterion, weight: float, positions: int) -> tu
 
 def _cosine_maps(d: Distances, size: torch.Size) -> LayerMaps:
     maps = (d.to_positive, d.to_negatives.mean(0), d.pull().mean(0), d.push().mean(0))
-    return LayerMaps(*(each.unflatten(-1, size) for each in maps))
+    return LayerMaps(*(each.reshape(-1, *size) for each in maps))
 
 
 def _directional_push(anchor: Tensor, positive: Tensor, negatives: Tensor, d: Distances, share: Tensor) -> Tensor:

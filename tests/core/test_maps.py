@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from clp_basicsr.criteria import CRITERIA, OPTIONS, Criterion, build_criterion
-from clp_basicsr.distances import DISTANCES
 from clp_basicsr.maps import distance_of, layer_maps, map_value
 
 from .oracles import Array, loop_distances, loop_sizes
