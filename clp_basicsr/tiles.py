@@ -131,15 +131,18 @@ def spans(length: int, size: int, overlap: int) -> Iterator[Span]:
     if length <= size:
         yield _whole(length)
         return
-    core = size - 2 * overlap
-    if core <= 0:
+    if size <= 2 * overlap:
         raise ValueError(
             f"Argument `tile` must be more than {2 * overlap} pixels, twice the overlap, but a tile has {size}. "
             "Use larger tiles."
         )
-    for start in range(0, length, core):
-        stop = min(start + core, length)
-        yield Span(max(0, start - overlap), min(stop + overlap, length), start, stop)
+    core_start = 0
+    while core_start < length:
+        start = max(0, core_start - overlap)
+        stop = min(start + size, length)
+        core_stop = length if stop == length else stop - overlap
+        yield Span(start, stop, core_start, core_stop)
+        core_start = core_stop
 
 
 def _whole(length: int) -> Span:

@@ -23,8 +23,8 @@ def test_cores_follow_each_other_and_have_their_surroundings(length: int, size: 
     assert [pixel for span in cut for pixel in range(span.core_start, span.core_stop)] == list(range(length))
     for span in cut:
         assert span.stop - span.start <= size
-        assert span.start == max(0, span.core_start - overlap) or length <= size
-        assert span.stop == min(length, span.core_stop + overlap)
+        assert span.core_start - span.start >= min(overlap, span.core_start)
+        assert span.stop - span.core_stop >= min(overlap, length - span.core_stop)
 
 
 def network(name: str, vgg_weights: Path) -> FeatureExtractor:
