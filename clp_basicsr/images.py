@@ -65,6 +65,11 @@ def _shape(images: Tensor) -> tuple[int, ...]:
     return tuple(images.shape)
 
 
+def at_least_float32(images: Tensor) -> Tensor:
+    """Return half precision images or features as float32, all others as they are."""
+    return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
+
+
 def as_rgb(images: Tensor) -> Tensor:
     """Repeat one channel to three: ``(N, 1 or 3, H, W)`` to ``(N, 3, H, W)``."""
     return images.expand(-1, 3, -1, -1)

@@ -18,7 +18,7 @@ from clp_basicsr.diagnostics import Diagnostics, Probe
 from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS
 from clp_basicsr.frames import as_images
-from clp_basicsr.images import as_rgb, check_images
+from clp_basicsr.images import as_rgb, at_least_float32, check_images
 from clp_basicsr.negatives import Negative, Source, Step, build_sources, upsampled_lr
 from clp_basicsr.presets import with_presets
 from clp_basicsr.references import References
@@ -114,7 +114,7 @@ class CLPLoss(nn.Module):
             loss_weight: multiplies the result; > 0. With ``auto_weight`` it is the largest weight allowed.
             auto_weight: keeps the norm of the loss's gradient at the SR image at this share of the pixel
                 loss's (the model's ``cri_pix``; L1 without a model); None for a constant weight.
-            start_iter: up to this iteration the loss is 0 and costs nothing.
+            start_iter: up to this iteration the loss is 0 and, after the first, costs nothing.
             warmup_iter: iterations after ``start_iter`` in which the weight grows linearly to its full size.
             layer_weights: ``{layer: weight}``; None for the network's defaults.
             criterion: a key of ``clp_basicsr.criteria.CRITERIA``.
@@ -184,6 +184,7 @@ class CLPLoss(nn.Module):
         chosen_weights = given_weights or self.extractor.default_layer_weights
         self.layer_weights = {layer: chosen_weights[layer] for layer in self.extractor.layers}
         self.summary: Summary | None = None
+        self._evaluated = False
         self._probe = Probe() if arguments.flag("diagnostics", diagnostics) else None
         self.weight: float | Tensor = self.loss_weight
         self._owner: weakref.ref[Any] | None = None
@@ -207,7 +208,10 @@ class CLPLoss(nn.Module):
         """
         strength = 1.0 if self.schedule.always_full else self.schedule.strength(self.bound_model())
         if not strength:
+            self.rehearse(sr, target, lr)
             return (sr * 0).sum().float()  # in the graph of every parameter, as DistributedDataParallel wants it
+        if isinstance(sr, Tensor):
+            sr = at_least_float32(sr)  # in float16 its gradient, which is measured, would underflow
         value = self.evaluate(sr, target, lr)
         self.weight = self._full_weight(value, sr, target) * strength
         if self._probe is not None:
@@ -232,8 +236,22 @@ class CLPLoss(nn.Module):
             if probe is not None:
                 probe.add_layer(layer, anchors[layer], positive, negatives, terms[-1])
         self.summary = self._summarise(terms)
+        self._evaluated = True
         total = torch.stack([term.loss for term in terms]).sum()
         return total / self.criterion.normaliser(list(self.layer_weights.values()))
+
+    def rehearse(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> None:
+        """Evaluate without a trace what was never evaluated yet, so that what cannot work is said early.
+
+        For a loss whose turn comes late, after ``start_iter`` or a GAN's warm-up; arguments and errors
+        are those of `forward`.
+        """
+        if self._evaluated:
+            return
+        with torch.no_grad():
+            self.evaluate(sr, target, lr)
+        self.take_summary()
+        self._probe = self._probe and Probe()
 
     @contextmanager
     def negatives(self, lr: Tensor) -> Iterator[CLPLoss]:
@@ -308,9 +326,7 @@ class CLPLoss(nn.Module):
 
     def prepared(self, images: Tensor) -> Tensor:
         """Return images of the host's value range and 1 or 3 channels as RGB in about [0, 1], at least float32."""
-        if images.dtype in (torch.float16, torch.bfloat16):
-            images = images.float()
-        images = as_rgb(images)
+        images = as_rgb(at_least_float32(images))
         return (images + 1) / 2 if self.range_norm else images
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
