@@ -14,8 +14,8 @@ from clp_basicsr.extractors.efficientnet_lite import EFFICIENTNET_LITE, Efficien
 from clp_basicsr.extractors.hugging_face import DINO_MODELS, HuggingFaceBackbone
 from clp_basicsr.extractors.random_convs import RandomConvs
 from clp_basicsr.extractors.vgg import VGG19
-from clp_basicsr.extractors.weights import RANDOM
-from clp_basicsr.messages import not_a_choice
+from clp_basicsr.extractors.weights import RANDOM, folder_at
+from clp_basicsr.messages import not_a_choice, shown
 
 __all__ = ["NETWORKS", "FeatureExtractor", "build_extractor"]
 
@@ -70,7 +70,7 @@ def build_extractor(
             )
         )
     if weights is not None and not isinstance(weights, (str, Path)):
-        raise TypeError(f"Argument `weights` must be a path, 'random' or null, but got {weights!r}.")
+        raise TypeError(f"Argument `weights` must be a path, 'random' or null, but got {shown(weights)}.")
     name = ALIASES.get(model, model)
     if weights == RANDOM:
         warnings.warn(
@@ -93,4 +93,4 @@ def build_extractor(
 
 
 def _is_hugging_face(model: str) -> bool:
-    return Path(model).expanduser().is_dir() or (model.count("/") == 1 and not model.startswith((".", "/", "~")))
+    return folder_at(model) is not None or (model.count("/") == 1 and not model.startswith((".", "/", "~")))

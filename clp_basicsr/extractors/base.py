@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr.images import at_least_float32
-from clp_basicsr.messages import did_you_mean
+from clp_basicsr.messages import did_you_mean, shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -133,7 +133,7 @@ def check_layers(
     for layer in wanted:
         if layer not in available:
             raise ValueError(
-                f"Layer names of `{network}` must be among {_listing(available)}, but got {layer!r}."
+                f"Layer names of `{network}` must be among {_listing(available)}, but got {shown(layer)}."
                 f"{did_you_mean(layer, available)}"
             )
     return tuple(layer for layer in available if layer in wanted)

@@ -6,10 +6,8 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from clp_basicsr import loss
 from clp_basicsr.hosts.holders import held_losses
 
 _checked: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -39,15 +37,7 @@ def check_first_step(model: Any, loss_types: Sequence[str], warn: Callable[[str]
     sr, target = getattr(model, "output", None), getattr(model, "gt", None)
     if isinstance(sr, Tensor) and isinstance(target, Tensor):
         for criterion in held.values():
-            _rehearse(criterion, sr, target)
-
-
-def _rehearse(criterion: loss.CLPLoss, sr: Tensor, target: Tensor) -> None:
-    if criterion.summary is not None:
-        return
-    with torch.no_grad():
-        criterion.evaluate(sr, target)
-    criterion.take_summary()
+            criterion.rehearse(sr, target)
 
 
 def _options_asking_for(loss_types: Sequence[str], model: Any) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clp_basicsr import arguments
 from clp_basicsr.clock import Clock
+from clp_basicsr.messages import shown
 from clp_basicsr.negatives.base import Negative, Step
 
 
@@ -37,8 +38,8 @@ class LaggedNetwork:
         self.every = arguments.count("every", every)
         self.decay = arguments.number("decay", decay, zero_allowed=True)
         if self.decay >= 1:
-            raise ValueError(f"Argument `decay` must be below 1, else the copy never changes, but got {decay!r}.")
-        self.start = arguments.number("start", start, zero_allowed=True)
+            raise ValueError(f"Argument `decay` must be below 1, else the copy never changes, but got {shown(decay)}.")
+        self.start = arguments.count("start", start, zero_allowed=True)
         self.network: nn.Module | None = None
         self.refreshed = 0
         self.clock = Clock()
