@@ -121,7 +121,7 @@ def test_own_train_script_and_every_command_of_the_basicsr_block(workplace: Path
     (workplace / "own_train.py").write_text(script)
     _run(f"{sys.executable} own_train.py -opt FILE.yml", workplace)
     assert "clp_pull" in _log(workplace)
-    (commands,) = [block for block in _blocks("bash") if "-opt FILE.yml" in block]
+    (commands,) = [block for block in _blocks("bash") if "clp-basicsr train -opt FILE.yml" in block]
     for command in commands.strip().splitlines():
         _run(command.split("#")[0], workplace)
     assert list((workplace / "results/tiny_test").glob("*.log"))

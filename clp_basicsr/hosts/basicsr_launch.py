@@ -1,8 +1,8 @@
 """Running BasicSR's own, unmodified `train_pipeline` and `test_pipeline` from the working directory.
 
 While a pipeline runs, a few of BasicSR's names stand for something else: where BasicSR 1.4.2 takes a GPU
-for granted (`load_resume_state`, the process group of `--launcher pytorch`, the wrapping in DDP), and
-where it saves and resumes as if no run were ever killed and no disk ever full.
+for granted (`load_resume_state`, the process group of `--launcher pytorch`, the wrapping in DDP, the
+validation of video models), and where it saves and resumes as if no run were ever killed and no disk full.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from clp_basicsr.hosts.gpu import named_if_it_needs_a_gpu
 from clp_basicsr.hosts.ranks import alike_on_all_ranks
 from clp_basicsr.hosts.replacing import replaced
 from clp_basicsr.hosts.saving import Saving
+from clp_basicsr.hosts.video_validation import on_the_cpu
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -126,9 +127,14 @@ def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
         for name in ("save_network", "save_training_state"):
             substitutes.append((BaseModel, name, saving.never_ignored(getattr(BaseModel, name))))
     if not torch.cuda.is_available():
+        from basicsr.models.video_base_model import VideoBaseModel
+        from basicsr.models.video_recurrent_model import VideoRecurrentModel
+
         substitutes.append((dist_util, "_init_dist_pytorch", _init_gloo))
         substitutes.append((dist_util, "_init_dist_slurm", _refuse_slurm))
         substitutes.append((BaseModel, "model_to_device", _model_to_cpu))
+        for model in (VideoBaseModel, VideoRecurrentModel):
+            substitutes.append((model, "dist_validation", on_the_cpu(model.dist_validation)))
     return substitutes
 
 
