@@ -232,6 +232,35 @@ def test_supplied_of_another_size() -> None:
         loss_with("files").bind(model)(SR, GT, LR)
 
 
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        (GT.mul(255).byte(), TypeError, "floating point"),
+        (GT[0], ValueError, "(N, 3, H, W)"),
+        (GT[:, :2], ValueError, "1 or 3 channels"),
+        ([GT], TypeError, "torch.Tensor"),
+        (GT[:, None][:, :0], ValueError, "empty"),
+    ],
+    ids=["8 bits", "one image", "two channels", "list", "no folders"],
+)
+@pytest.mark.parametrize("source", ["files", "lagged"])
+def test_images_of_the_model_that_cannot_be_meant(source: str, given: Any, kind: type[Exception], said: str) -> None:
+    model = Model()
+    model.neg, model.net_g = given, Returning(given)  # type: ignore[attr-defined]
+    with pytest.raises(kind, match="`neg`" if source == "files" else r"`net_g\(lq\)`") as caught:
+        loss_with(source).bind(model)(SR, GT, LR)
+    assert said in str(caught.value)
+
+
+class Returning(nn.Module):
+    def __init__(self, given: Any) -> None:
+        super().__init__()
+        self.given = given
+
+    def forward(self, images: Tensor) -> Any:
+        return self.given
+
+
 def test_relative_is_the_mean_over_its_negatives() -> None:
     alone = [loss_with(each)(SR, GT, LR) for each in ("lr", {"type": "blur", "seed": 3})]
     both = loss_with(["lr", {"type": "blur", "seed": 3}])(SR, GT, LR)
