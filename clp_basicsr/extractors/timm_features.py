@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from clp_basicsr.extractors.base import check_layers, freeze
-from clp_basicsr.extractors.maps import Axes, MapExtractor, find_axes, keep_outputs
+from clp_basicsr.extractors.measured import Axes, MeasuredExtractor, find_axes, keep_outputs
 from clp_basicsr.extractors.weights import (
     RANDOM,
     hugging_face_cache,
@@ -19,14 +19,14 @@ from clp_basicsr.extractors.weights import (
     refuse_unknown_tensors,
     seeded_initialisation,
 )
-from clp_basicsr.messages import did_you_mean, reason
+from clp_basicsr.messages import did_you_mean, reason, shown
 
 PREFIX = "timm:"
 # Transformers take one size only unless they are told otherwise; how they are told depends on the network.
 _ANY_SIZE: tuple[dict[str, bool], ...] = ({}, {"dynamic_img_size": True}, {"strict_img_size": False})
 
 
-class TimmFeatures(MapExtractor):
+class TimmFeatures(MeasuredExtractor):
     """Feature maps of a timm network, named as in its ``feature_info``: ``layer1``, ``stages.0``, ``blocks.11``.
 
     The defaults are those of ``features_only`` itself, of equal weights: the last of each reduction, and the
@@ -106,7 +106,7 @@ def _known_model(timm: Any, name: str) -> str:
     else:
         return model
     hint = did_you_mean(name, [PREFIX + each for each in allowed])
-    raise ValueError(f"Argument `model` must name one of timm's {what}, but got {name!r}.{hint}")
+    raise ValueError(f"Argument `model` must name one of timm's {what}, but got {shown(name)}.{hint}")
 
 
 def _inspect(timm: Any, name: str, model: str) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, bool]]:

@@ -7,12 +7,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torchvision
 from torch import Tensor, fx, nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from clp_basicsr.extractors.base import IMAGENET_MEAN, IMAGENET_STD, check_layers, freeze
-from clp_basicsr.extractors.maps import Axes, MapExtractor, find_axes, keep_outputs
+from clp_basicsr.extractors.measured import Axes, MeasuredExtractor, find_axes, keep_outputs
 from clp_basicsr.extractors.torchvision_weights import published_state_dict
 from clp_basicsr.extractors.weights import (
     RANDOM,
@@ -21,7 +19,7 @@ from clp_basicsr.extractors.weights import (
     refuse_unknown_tensors,
     seeded_initialisation,
 )
-from clp_basicsr.messages import did_you_mean
+from clp_basicsr.messages import did_you_mean, shown
 
 PREFIX = "torchvision:"
 _HALF = (0.5, 0.5, 0.5)
@@ -29,7 +27,7 @@ _HALF = (0.5, 0.5, 0.5)
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
-class TorchvisionNodes(MapExtractor):
+class TorchvisionNodes(MeasuredExtractor):
     """Nodes of a torchvision network: ``layer1``, ``layer2.0.relu``, ``features.8`` and so on.
 
     A node is what ``torchvision.models.feature_extraction.get_graph_node_names`` calls so in eval mode, or a
@@ -74,6 +72,8 @@ class TorchvisionNodes(MapExtractor):
 
 
 def _whole_network(name: str) -> nn.Module:
+    import torchvision
+
     known = torchvision.models.list_models(module=torchvision.models)
     model = name.removeprefix(PREFIX)
     if model not in known:
@@ -81,7 +81,7 @@ def _whole_network(name: str) -> nn.Module:
         what = " Detection, segmentation, video, optical flow and quantised networks cannot." if model in others else ""
         raise ValueError(
             "Argument `model` must name one of torchvision's classification networks after 'torchvision:' "
-            f"(torchvision.models.list_models(torchvision.models)), but got {name!r}.{what}"
+            f"(torchvision.models.list_models(torchvision.models)), but got {shown(name)}.{what}"
             f"{did_you_mean(name, [PREFIX + each for each in known])}"
         )
     with seeded_initialisation(), warnings.catch_warnings():
@@ -93,6 +93,8 @@ def _whole_network(name: str) -> nn.Module:
 
 def _map_nodes(name: str, whole: nn.Module) -> tuple[dict[str, Axes], dict[str, str]]:
     """Return the axes of each node that gives a map, and the node that each layer name stands for, in order."""
+    from torchvision.models.feature_extraction import get_graph_node_names
+
     _, evaluated = get_graph_node_names(whole, suppress_diff_warning=True)
     names = evaluated[1:]  # the first is the image
     try:
@@ -132,6 +134,8 @@ def _has_parameters(module: nn.Module | None) -> bool:
 
 def _cut(whole: nn.Module, nodes: Sequence[str]) -> nn.Module:
     """Return what of ``whole`` is needed for ``nodes``, which returns them by name."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
     unique = {node: node for node in nodes}
     both = create_feature_extractor(
         whole, train_return_nodes=unique, eval_return_nodes=unique, suppress_diff_warning=True
@@ -153,7 +157,9 @@ def _load(name: str, whole: nn.Module, network: nn.Module, weights: str | None) 
 
 
 def _published(name: str) -> Any:
-    return torchvision.models.get_model_weights(name.removeprefix(PREFIX)).DEFAULT
+    from torchvision.models import get_model_weights
+
+    return get_model_weights(name.removeprefix(PREFIX)).DEFAULT
 
 
 def _normalisation(name: str, whole: nn.Module) -> tuple[Sequence[float], Sequence[float]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clp_basicsr.messages import did_you_mean, not_a_choice
+from clp_basicsr.messages import did_you_mean, not_a_choice, shown
 from clp_basicsr.negatives.base import Negative, Source, Step
 from clp_basicsr.negatives.batch import OtherImages
 from clp_basicsr.negatives.blur import BlurredGT
@@ -15,7 +16,7 @@ from clp_basicsr.negatives.lagged import LaggedNetwork
 from clp_basicsr.negatives.lr import UpsampledLR, upsampled_lr
 from clp_basicsr.negatives.supplied import Supplied
 
-__all__ = ["SOURCES", "Negative", "Source", "Step", "build_sources", "upsampled_lr"]
+__all__ = ["SOURCES", "Negative", "Source", "Step", "build_sources", "for_rehearsal", "upsampled_lr"]
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "lr": UpsampledLR,
@@ -44,6 +45,15 @@ def build_sources(given: object) -> list[Source]:
     return [_build(entry) for entry in entries]
 
 
+def for_rehearsal(sources: list[Source]) -> list[Source]:
+    """Return copies that all have their turn at once; what they draw leaves ``sources`` as they are."""
+    copies = copy.deepcopy(sources)
+    for source in copies:
+        if isinstance(source, LaggedNetwork):
+            source.start = 0
+    return copies
+
+
 def _build(entry: object) -> Source:
     settings: dict[Any, Any] = dict(entry) if isinstance(entry, Mapping) else {"type": entry}
     name = settings.pop("type", None)
@@ -61,6 +71,6 @@ def _reject_unknown(name: str, settings: Mapping[Any, Any], known: Sequence[str]
     for keyword in settings:
         if keyword not in known:
             raise TypeError(
-                f"In `negatives`, source '{name}' has no keyword {keyword!r}; it must be one of {known}."
+                f"In `negatives`, source '{name}' has no keyword {shown(keyword)}; it must be one of {known}."
                 f"{did_you_mean(keyword, known)}"
             )

@@ -40,7 +40,7 @@ class Sizes(NamedTuple):
     minimum: int
 
 
-class MapExtractor(FeatureExtractor):
+class MeasuredExtractor(FeatureExtractor):
     """A network that returns its layers' outputs in a mapping or sequence, with the contract around it."""
 
     def __init__(
