@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 
-from clp_basicsr.messages import did_you_mean, not_a_choice
+from clp_basicsr.messages import did_you_mean, not_a_choice, shown
 
 # What people bring along when they only change `type: PerceptualLoss` to `type: CLPLoss`.
 _PERCEPTUAL_LOSS_KEYWORDS = {
@@ -13,6 +14,10 @@ _PERCEPTUAL_LOSS_KEYWORDS = {
     "style_weight": "CLPLoss has no style (Gram) term; leave it out",
     "vgg_type": "its name here is `model`, for example `model: vgg`",
 }
+
+
+SMALLEST, LARGEST = 1e-12, 1e6
+"""What a number may be. Weights and scales are multiplied and squared in float32, which ends at 1e-38 and 3e38."""
 
 
 def reject_unknown_keywords(given: Iterable[str], known: Sequence[str]) -> None:
@@ -45,42 +50,55 @@ def flag(argument: str, given: object) -> bool:
         TypeError: if it is anything else.
     """
     if not isinstance(given, bool):
-        raise TypeError(f"Argument `{argument}` must be true or false, but got {given!r}.")
+        raise TypeError(f"Argument `{argument}` must be true or false, but got {shown(given)}.")
     return given
 
 
 def number(argument: str, given: object, *, zero_allowed: bool = False) -> float:
-    """Return ``given`` as a finite float above 0 (or from 0 on, with ``zero_allowed``).
+    """Return ``given`` as a float from `SMALLEST` to `LARGEST` (or 0, with ``zero_allowed``).
 
     Raises:
         TypeError: if it is not a number.
-        ValueError: if it is NaN, infinite, negative, or 0 where that is not allowed.
+        ValueError: if it is NaN, infinite, negative, too small or large, or 0 where that is not allowed.
     """
     bound = ">= 0" if zero_allowed else "> 0"
-    if isinstance(given, bool) or not isinstance(given, (int, float)):
+    if isinstance(given, bool) or not isinstance(given, numbers.Real):
         raise TypeError(
-            f"Argument `{argument}` must be a number {bound}, but got {given!r} of type "
+            f"Argument `{argument}` must be a number {bound}, but got {shown(given)} of type "
             f"{type(given).__name__}.{yaml_hint(given)}"
         )
-    value = float(given)
+    value = _as_float(given)
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero_allowed):
-        raise ValueError(f"Argument `{argument}` must be a finite number {bound}, but got {given!r}.")
+        raise ValueError(f"Argument `{argument}` must be a finite number {bound}, but got {shown(given)}.")
+    if value and not SMALLEST <= value <= LARGEST:
+        raise ValueError(
+            f"Argument `{argument}` must be {'0 or ' if zero_allowed else ''}from {SMALLEST:g} to {LARGEST:g}, but got "
+            f"{shown(given)}: 32-bit numbers would make 0 or infinity of the loss."
+        )
     return value
 
 
-def count(argument: str, given: object, *, zero_allowed: bool = False) -> int:
-    """Return ``given`` if it is a whole number above 0 (or from 0 on, with ``zero_allowed``).
+def _as_float(given: numbers.Real) -> float:
+    try:
+        return float(given)
+    except OverflowError:
+        return math.inf
+
+
+def count(argument: str, given: object, *, zero_allowed: bool = False, most: int | None = None) -> int:
+    """Return ``given`` if it is a whole number above 0 (or from 0 on, with ``zero_allowed``) and up to ``most``.
 
     Raises:
         TypeError: if it is no whole number.
-        ValueError: if it is too small.
+        ValueError: if it is too small or too large.
     """
-    kind = f"a whole number {'>= 0' if zero_allowed else '> 0'}"
-    if isinstance(given, bool) or not isinstance(given, int):
-        raise TypeError(f"Argument `{argument}` must be {kind}, but got {given!r}.")
-    if given < (0 if zero_allowed else 1):
-        raise ValueError(f"Argument `{argument}` must be {kind}, but got {given!r}.")
-    return given
+    kind = f"a whole number {'>= 0' if zero_allowed else '> 0'}" + (f" and <= {most}" if most else "")
+    if isinstance(given, bool) or not isinstance(given, numbers.Integral):
+        raise TypeError(f"Argument `{argument}` must be {kind}, but got {shown(given)}.")
+    value = int(given)
+    if value < (0 if zero_allowed else 1) or (most is not None and value > most):
+        raise ValueError(f"Argument `{argument}` must be {kind}, but got {shown(given)}.")
+    return value
 
 
 def interval(argument: str, given: object) -> tuple[float, float]:
@@ -90,19 +108,21 @@ def interval(argument: str, given: object) -> tuple[float, float]:
         TypeError: if it is not two numbers.
         ValueError: if they are in the wrong order or negative.
     """
-    if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 2:
-        raise TypeError(f"Argument `{argument}` must be two numbers [smallest, largest], but got {given!r}.")
+    if isinstance(given, (str, bytes, bytearray)) or not isinstance(given, Sequence) or len(given) != 2:
+        raise TypeError(f"Argument `{argument}` must be two numbers [smallest, largest], but got {shown(given)}.")
     low, high = (number(f"{argument}[{place}]", each, zero_allowed=True) for place, each in enumerate(given))
     if low > high:
-        raise ValueError(f"Argument `{argument}` must be [smallest, largest], but got {given!r}.")
+        raise ValueError(f"Argument `{argument}` must be [smallest, largest], but got {shown(given)}.")
     return low, high
 
 
 def yaml_hint(given: object) -> str:
     """Return what to write where YAML made text of a number, else ``""``."""
     try:
-        float(given)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        finite = isinstance(given, str) and math.isfinite(float(given))
+    except ValueError:
+        return ""
+    if not finite:
         return ""
     return f" YAML reads 1e-4 as text: write it as `!!float {given}`."
 
@@ -119,16 +139,18 @@ def layer_weights(given: object) -> dict[str, float] | None:
     if not isinstance(given, Mapping):
         raise TypeError(
             "Argument `layer_weights` must be a mapping from layer names to weights, "
-            f"for example {{'relu1_2': 0.5, 'relu2_2': 1.0}}, but got {given!r}."
+            f"for example {{'relu1_2': 0.5, 'relu2_2': 1.0}}, but got {shown(given)}."
         )
     for name in given:
         if not isinstance(name, str):
-            raise TypeError(f"Argument `layer_weights` must have layer names as keys, but got {name!r}.")
-    weights = {name: number(f"layer_weights[{name!r}]", weight, zero_allowed=True) for name, weight in given.items()}
+            raise TypeError(f"Argument `layer_weights` must have layer names as keys, but got {shown(name)}.")
+    weights = {
+        name: number(f"layer_weights[{shown(name)}]", weight, zero_allowed=True) for name, weight in given.items()
+    }
     used = {name: weight for name, weight in weights.items() if weight > 0}
     if not used:
         raise ValueError(
-            f"Argument `layer_weights` must give at least one layer a weight above 0, but got {dict(given)!r}. "
+            f"Argument `layer_weights` must give at least one layer a weight above 0, but got {shown(dict(given))}. "
             "Leave it out (or write null) for the model's default layers."
         )
     return used

@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 
+def tell(model: Any, iteration: int) -> None:
+    """Tell ``model`` its iteration, from 1 on: for hosts that hand it to their models in every step."""
+    model._clp_iteration = iteration
+
+
 class Clock:
-    """Reads a host's iteration from its schedulers; where there are none it counts how often it was asked."""
+    """Reads what a model was told, or its schedulers; where there are none it counts how often it was asked."""
 
     def __init__(self) -> None:
         """Start at 0."""
@@ -18,5 +23,8 @@ class Clock:
         Losses and their buffers are not part of BasicSR's training state, its schedulers are.
         """
         self.asked += 1
+        told: int | None = getattr(model, "_clp_iteration", None)
+        if told is not None:
+            return told
         schedulers = getattr(model, "schedulers", None)
         return int(schedulers[0].last_epoch) + 1 if schedulers else self.asked

@@ -18,8 +18,8 @@ from clp_basicsr.diagnostics import Diagnostics, Probe
 from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS
 from clp_basicsr.frames import as_images
-from clp_basicsr.images import as_rgb, check_images
-from clp_basicsr.negatives import Negative, Step, build_sources, upsampled_lr
+from clp_basicsr.images import as_rgb, at_least_float32, check_images
+from clp_basicsr.negatives import Negative, Source, Step, build_sources, upsampled_lr
 from clp_basicsr.presets import with_presets
 from clp_basicsr.references import References
 from clp_basicsr.schedule import Schedule
@@ -114,7 +114,7 @@ class CLPLoss(nn.Module):
             loss_weight: multiplies the result; > 0. With ``auto_weight`` it is the largest weight allowed.
             auto_weight: keeps the norm of the loss's gradient at the SR image at this share of the pixel
                 loss's (the model's ``cri_pix``; L1 without a model); None for a constant weight.
-            start_iter: up to this iteration the loss is 0 and costs nothing.
+            start_iter: up to this iteration the loss is 0 and, after the first, costs nothing.
             warmup_iter: iterations after ``start_iter`` in which the weight grows linearly to its full size.
             layer_weights: ``{layer: weight}``; None for the network's defaults.
             criterion: a key of ``clp_basicsr.criteria.CRITERIA``.
@@ -184,6 +184,7 @@ class CLPLoss(nn.Module):
         chosen_weights = given_weights or self.extractor.default_layer_weights
         self.layer_weights = {layer: chosen_weights[layer] for layer in self.extractor.layers}
         self.summary: Summary | None = None
+        self._evaluated = False
         self._probe = Probe() if arguments.flag("diagnostics", diagnostics) else None
         self.weight: float | Tensor = self.loss_weight
         self._owner: weakref.ref[Any] | None = None
@@ -207,7 +208,10 @@ class CLPLoss(nn.Module):
         """
         strength = 1.0 if self.schedule.always_full else self.schedule.strength(self.bound_model())
         if not strength:
+            self.rehearse(sr, target, lr)
             return (sr * 0).sum().float()  # in the graph of every parameter, as DistributedDataParallel wants it
+        if isinstance(sr, Tensor):
+            sr = at_least_float32(sr)  # in float16 its gradient, which is measured, would underflow
         value = self.evaluate(sr, target, lr)
         self.weight = self._full_weight(value, sr, target) * strength
         if self._probe is not None:
@@ -219,11 +223,11 @@ class CLPLoss(nn.Module):
         given_lr = self.bound_lr() if lr is None else lr
         sr, target, lr = as_images(sr, target, given_lr)
         check_images(sr, target, lr)
-        sr, target, lr = (self._prepared(images) for images in (sr, target.detach(), lr.detach()))
+        sr, target, lr = (self.prepared(images) for images in (sr, target.detach(), lr.detach()))
         with torch.no_grad():
-            references = References(target, self._negatives(target, lr, given_lr.detach()))
-            features = self._features(references.images())
-        anchors = self._features(sr)
+            references = References(target, self.draw_negatives(target, lr, given_lr.detach()))
+            features = self.features(references.images())
+        anchors = self.features(sr)
         probe = self._probe if self._probe is not None and self._probe.begin(target) else None
         terms = []
         for layer, weight in self.layer_weights.items():
@@ -232,8 +236,22 @@ class CLPLoss(nn.Module):
             if probe is not None:
                 probe.add_layer(layer, anchors[layer], positive, negatives, terms[-1])
         self.summary = self._summarise(terms)
+        self._evaluated = True
         total = torch.stack([term.loss for term in terms]).sum()
         return total / self.criterion.normaliser(list(self.layer_weights.values()))
+
+    def rehearse(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> None:
+        """Evaluate without a trace what was never evaluated yet, so that what cannot work is said early.
+
+        For a loss whose turn comes late, after ``start_iter`` or a GAN's warm-up; arguments and errors
+        are those of `forward`.
+        """
+        if self._evaluated:
+            return
+        with torch.no_grad():
+            self.evaluate(sr, target, lr)
+        self.take_summary()
+        self._probe = self._probe and Probe()
 
     @contextmanager
     def negatives(self, lr: Tensor) -> Iterator[CLPLoss]:
@@ -306,6 +324,42 @@ class CLPLoss(nn.Module):
         """What was measured last; ``loss.diagnostics.read()`` brings it to the CPU. None if nothing was."""
         return None if self._probe is None else self._probe.latest()
 
+    def prepared(self, images: Tensor) -> Tensor:
+        """Return images of the host's value range and 1 or 3 channels as RGB in about [0, 1], at least float32."""
+        images = as_rgb(at_least_float32(images))
+        return (images + 1) / 2 if self.range_norm else images
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the network's feature maps of `prepared` images, by layer."""
+        features: dict[str, Tensor] = self.extractor(images if self.input_scale == 1 else images * self.input_scale)
+        return features
+
+    def draw_negatives(
+        self, target: Tensor, lr: Tensor, given_lr: Tensor, sources: Sequence[Source] | None = None
+    ) -> list[Negative]:
+        """Return the negatives of `prepared` images.
+
+        Args:
+            target: ground truth ``(N, 3, H, W)`` in [0, 1].
+            lr: low-quality input ``(N, 3, h, w)`` in [0, 1].
+            given_lr: the same as the model has it.
+            sources: what to draw from; None for the loss's own.
+
+        Raises:
+            ValueError: if the sources give none now.
+        """
+        upsampled = upsampled_lr(
+            lr, target, align_corners=self.align_corners, invert_equal_pixels=self.invert_equal_pixels
+        )
+        step = Step(target, lr, upsampled, given_lr, self.prepared, self.bound_model)
+        drawn = [negative for source in (self.sources if sources is None else sources) for negative in source(step)]
+        if not drawn:
+            raise ValueError(
+                "Argument `negatives` must give at least one negative at every call, but its sources gave none: "
+                "`batch` has none in a batch of one, `lagged` none before `start`. Add 'lr'."
+            )
+        return drawn
+
     def extra_repr(self) -> str:
         """Show the settings in ``print(loss)``."""
         return f"loss_weight={self.loss_weight}, criterion={self.criterion}, layer_weights={self.layer_weights}"
@@ -314,33 +368,10 @@ class CLPLoss(nn.Module):
         """Leave out what belongs to this process and this step."""
         return {**self.__dict__, "_owner": None, "_lr": None, "summary": None, "_probe": self._probe and Probe()}
 
-    def _prepared(self, images: Tensor) -> Tensor:
-        if images.dtype in (torch.float16, torch.bfloat16):
-            images = images.float()
-        images = as_rgb(images)
-        return (images + 1) / 2 if self.range_norm else images
-
-    def _features(self, images: Tensor) -> dict[str, Tensor]:
-        features: dict[str, Tensor] = self.extractor(images if self.input_scale == 1 else images * self.input_scale)
-        return features
-
     def _full_weight(self, value: Tensor, sr: Tensor, target: Tensor) -> float | Tensor:
         if self.balance is None:
             return self.loss_weight
         return self.balance.weight(self.extractor.name, value, sr, target, self.bound_model())
-
-    def _negatives(self, target: Tensor, lr: Tensor, given_lr: Tensor) -> list[Negative]:
-        upsampled = upsampled_lr(
-            lr, target, align_corners=self.align_corners, invert_equal_pixels=self.invert_equal_pixels
-        )
-        step = Step(target, lr, upsampled, given_lr, self._prepared, self.bound_model)
-        drawn = [negative for source in self.sources for negative in source(step)]
-        if not drawn:
-            raise ValueError(
-                "Argument `negatives` must give at least one negative at every call, but its sources gave none: "
-                "`batch` has none in a batch of one, `lagged` none before `start`. Add 'lr'."
-            )
-        return drawn
 
     def _summarise(self, terms: list[Terms]) -> Summary:
         weights = list(self.layer_weights.values())

@@ -6,15 +6,18 @@ import difflib
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
+_LONGEST = 200
+
 
 def did_you_mean(given: object, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` where ``given`` is close to one of ``allowed``, else ``""``."""
     names = list(allowed)
-    near = difflib.get_close_matches(str(given), names, n=10, cutoff=0.6)
+    meant = given if isinstance(given, str) else shown(given)
+    near = difflib.get_close_matches(meant, names, n=10, cutoff=0.6) if len(meant) <= _LONGEST else []
     if not near:
         return ""
     # Among equally good ones the first of the list: efficientnet_lite0 for efficientnet_lite.
-    best = max(sorted(near, key=names.index), key=lambda name: _similarity(str(given), name))
+    best = max(sorted(near, key=names.index), key=lambda name: _similarity(meant, name))
     return f" Did you mean '{best}'?"
 
 
@@ -27,8 +30,18 @@ def _similarity(given: str, name: str) -> tuple[float, int]:
 def not_a_choice(argument: str, given: object, allowed: Sequence[str], extra: str = "") -> str:
     """Say that ``given`` is not one of the ``allowed`` values of ``argument``."""
     return (
-        f"Argument `{argument}` must be one of {list(allowed)}{extra}, but got {given!r}.{did_you_mean(given, allowed)}"
+        f"Argument `{argument}` must be one of {list(allowed)}{extra}, but got {shown(given)}."
+        f"{did_you_mean(given, allowed)}"
     )
+
+
+def shown(given: object) -> str:
+    """Return ``repr(given)``, cut where it is long; where there is none, what kind of thing it is."""
+    try:
+        text = repr(given)
+    except Exception:  # a number of 5000 digits, a list of 5000 levels, a class that cannot print itself
+        return f"a {type(given).__name__} that cannot be printed"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def reason(error: BaseException) -> str:

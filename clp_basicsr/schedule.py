@@ -19,8 +19,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        arguments.count("start_iter", self.start_iter, zero_allowed=True)
-        arguments.count("warmup_iter", self.warmup_iter, zero_allowed=True)
+        self.start_iter = arguments.count("start_iter", self.start_iter, zero_allowed=True)
+        self.warmup_iter = arguments.count("warmup_iter", self.warmup_iter, zero_allowed=True)
 
     @property
     def always_full(self) -> bool:

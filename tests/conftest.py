@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors on shared cores: 
 from collections.abc import Callable
 from pathlib import Path
 
+import fuzzing
 import numpy as np
 import pytest
 import torch
@@ -38,6 +39,13 @@ CROPS: tuple[tuple[Callable[[], np.ndarray], int, int], ...] = (
     (data.coffee, 100, 230),
     (data.chelsea, 70, 130),
 )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many cases were fuzzed."""
+    if fuzzing.cases:
+        each = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(fuzzing.cases.items()))
+        terminalreporter.write_line(f"fuzzing: {fuzzing.cases.total():,} cases ({each})")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from clp_basicsr.criteria.infonce import InfoNCE
 from clp_basicsr.criteria.ratio import BatchRatio, Ratio
 from clp_basicsr.criteria.triplet import FixedMarginTriplet, RelativeTriplet
 from clp_basicsr.distances import DISTANCES
-from clp_basicsr.messages import not_a_choice
+from clp_basicsr.messages import not_a_choice, shown
 
 __all__ = ["CRITERIA", "OPTIONS", "Criterion", "Terms", "build_criterion"]
 
@@ -48,13 +48,18 @@ def build_criterion(name: object, distance: object, options: Options) -> Criteri
     measure = arguments.choice("distance", distance, list(DISTANCES))
     build, own = CRITERIA[chosen]
     for option, default in OPTIONS.items():
-        if option not in own and options[option] != default:
+        if option not in own and not _is(options[option], default):
             owners = [each for each, (_, keywords) in CRITERIA.items() if option in keywords]
             raise ValueError(
-                f"Argument `{option}` must be left out with criterion '{chosen}', but got {options[option]!r}; "
+                f"Argument `{option}` must be left out with criterion '{chosen}', but got {shown(options[option])}; "
                 f"it belongs to {' and '.join(map(repr, owners))}."
             )
     return build(measure, options)
+
+
+def _is(given: object, default: object) -> bool:
+    """Compare by type first: arrays answer ``==`` with an array, tensors of the meta device not at all."""
+    return isinstance(given, (str, int, float)) and given == default
 
 
 def _triplet(distance: str, options: Options) -> Criterion:
@@ -69,14 +74,14 @@ def _triplet(distance: str, options: Options) -> Criterion:
         for option in ("swap", "soft", "reduction"):
             if options[option] != OPTIONS[option]:
                 raise ValueError(
-                    f"Argument `{option}` must be left out with margin='relative', but got {options[option]!r}; "
+                    f"Argument `{option}` must be left out with margin='relative', but got {shown(options[option])}; "
                     "it belongs to a margin that is a number."
                 )
         return RelativeTriplet(DISTANCES[distance], push_weight)
     if push_weight != 1.0:
         raise ValueError(
-            f"Argument `push_weight` must be left out with a fixed margin, but got {options['push_weight']!r} "
-            f"with margin {margin!r}; it belongs to margin='relative'."
+            f"Argument `push_weight` must be left out with a fixed margin, but got {shown(options['push_weight'])} "
+            f"with margin {shown(margin)}; it belongs to margin='relative'."
         )
     return FixedMarginTriplet(DISTANCES[distance], arguments.number("margin", margin), swap, soft, reduction)
 

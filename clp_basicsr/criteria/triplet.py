@@ -12,7 +12,7 @@ from torch import Tensor
 from clp_basicsr.criteria.base import Terms, measure, terms
 from clp_basicsr.distances import Distance
 
-_TORCH_EPS = 1e-6  # torch.nn.TripletMarginLoss's default `eps`
+TORCH_EPS = 1e-6  # torch.nn.TripletMarginLoss's default `eps`
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class FixedMarginTriplet:
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
-        d = measure(anchor, positive, negatives, self.distance, scale=weight, eps=_TORCH_EPS)
+        d = measure(anchor, positive, negatives, self.distance, scale=weight, eps=TORCH_EPS)
         nearest = d.to_negatives
         if self.swap:
-            nearest = torch.minimum(nearest, self.distance.between(positive, negatives, weight, _TORCH_EPS))
+            nearest = torch.minimum(nearest, self.distance.between(positive, negatives, weight, TORCH_EPS))
         violation = d.to_positive - nearest + self.margin
         hinge = F.softplus(violation) if self.soft else torch.relu(violation)
         contributes = hinge.detach() > 0

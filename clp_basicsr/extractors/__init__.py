@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from clp_basicsr.extractors.base import FeatureExtractor
 from clp_basicsr.extractors.efficientnet_lite import EFFICIENTNET_LITE, EfficientNetLite
 from clp_basicsr.extractors.hugging_face import DINO_MODELS, HuggingFaceBackbone
 from clp_basicsr.extractors.random_convs import RandomConvs
 from clp_basicsr.extractors.vgg import VGG19
-from clp_basicsr.extractors.weights import RANDOM
-from clp_basicsr.messages import not_a_choice
+from clp_basicsr.extractors.weights import RANDOM, folder_at
+from clp_basicsr.messages import not_a_choice, shown
 
 __all__ = ["NETWORKS", "FeatureExtractor", "build_extractor"]
 
@@ -68,7 +70,7 @@ def build_extractor(
             )
         )
     if weights is not None and not isinstance(weights, (str, Path)):
-        raise TypeError(f"Argument `weights` must be a path, 'random' or null, but got {weights!r}.")
+        raise TypeError(f"Argument `weights` must be a path, 'random' or null, but got {shown(weights)}.")
     name = ALIASES.get(model, model)
     if weights == RANDOM:
         warnings.warn(
@@ -77,14 +79,18 @@ def build_extractor(
             stacklevel=4,
         )
     build = NETWORKS.get(name, HuggingFaceBackbone)
-    return build(
-        name,
-        layers,
-        None if weights is None else str(weights),
-        use_input_norm=use_input_norm,
-        precision=precision,
-    )
+    home = torch.empty(0).device  # the default device, which neosr and others set to the GPU
+    # Built there, a Hugging Face network would need `accelerate`, and an untrained one would be another one.
+    with torch.device("cpu"):
+        extractor = build(
+            name,
+            layers,
+            None if weights is None else str(weights),
+            use_input_norm=use_input_norm,
+            precision=precision,
+        )
+    return extractor.to(home)
 
 
 def _is_hugging_face(model: str) -> bool:
-    return Path(model).expanduser().is_dir() or (model.count("/") == 1 and not model.startswith((".", "/", "~")))
+    return folder_at(model) is not None or (model.count("/") == 1 and not model.startswith((".", "/", "~")))

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from clp_basicsr.messages import did_you_mean
+from clp_basicsr.images import at_least_float32
+from clp_basicsr.messages import did_you_mean, shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -87,7 +88,7 @@ class FeatureExtractor(nn.Module):
         reduced = dtype != torch.float32
         with torch.autocast(images.device.type, dtype=dtype if reduced else None, enabled=reduced):
             features = self.extract(images)
-        return {layer: _at_least_float32(features[layer]) for layer in self.layers}
+        return {layer: at_least_float32(features[layer]) for layer in self.layers}
 
     def _check(self, images: Tensor) -> None:
         height, width = images.shape[-2:]
@@ -102,10 +103,6 @@ class FeatureExtractor(nn.Module):
                 f"Images and the loss must be on the same device, but got images on {images.device} and the "
                 f"loss on {self.mean.device}. Move the loss: loss.to('{images.device}')."
             )
-
-
-def _at_least_float32(features: Tensor) -> Tensor:
-    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
 
 
 def freeze(network: nn.Module) -> nn.Module:
@@ -136,7 +133,7 @@ def check_layers(
     for layer in wanted:
         if layer not in available:
             raise ValueError(
-                f"Layer names of `{network}` must be among {_listing(available)}, but got {layer!r}."
+                f"Layer names of `{network}` must be among {_listing(available)}, but got {shown(layer)}."
                 f"{did_you_mean(layer, available)}"
             )
     return tuple(layer for layer in available if layer in wanted)

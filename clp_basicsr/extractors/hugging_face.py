@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
-from clp_basicsr.extractors.weights import RANDOM, seeded_initialisation
+from clp_basicsr.extractors.weights import RANDOM, folder_at, seeded_initialisation
 from clp_basicsr.images import reflect_pad_to_multiple
-from clp_basicsr.messages import reason
+from clp_basicsr.messages import reason, shown
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -166,19 +166,20 @@ class HuggingFaceBackbone(FeatureExtractor):
 def _source(name: str, weights: str | None) -> str:
     """Return the Hugging Face id or the folder to read from."""
     if weights is not None and weights != RANDOM:
-        if not Path(weights).expanduser().is_dir():
+        folder = folder_at(weights)
+        if folder is None:
             raise FileNotFoundError(
                 f"Argument `weights` for `{name}` must be a checkpoint folder (config.json and model.safetensors), "
-                f"but there is no folder '{weights}'."
+                f"but there is no folder {shown(weights)}."
             )
-        return str(Path(weights).expanduser())
+        return str(folder)
     if name in DINO_MODELS:
         return DINO_MODELS[name][0]
-    return str(Path(name).expanduser()) if _is_folder(name) else name
+    return str(folder_at(name) or name)
 
 
 def _is_folder(name: str) -> bool:
-    return Path(name).expanduser().is_dir()
+    return folder_at(name) is not None
 
 
 def _random_config(name: str) -> PretrainedConfig:

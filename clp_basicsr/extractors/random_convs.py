@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
 from clp_basicsr.extractors.weights import RANDOM, seeded_initialisation
+from clp_basicsr.messages import shown
 
 DEFAULT_LAYER_WEIGHTS = {"conv1": 1.0, "conv2": 1.0}
 
@@ -43,7 +44,9 @@ class RandomConvs(FeatureExtractor):
             ValueError: for an unknown layer, or a file as weights.
         """
         if weights not in (None, RANDOM):
-            raise ValueError(f"Argument `weights` must be left out with `{name}`, which has none, but got {weights!r}.")
+            raise ValueError(
+                f"Argument `weights` must be left out with `{name}`, which has none, but got {shown(weights)}."
+            )
         chosen = check_layers(name, layers, tuple(DEFAULT_LAYER_WEIGHTS), tuple(DEFAULT_LAYER_WEIGHTS))
         super().__init__(
             name,

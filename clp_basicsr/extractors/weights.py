@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clp_basicsr.messages import reason
+from clp_basicsr.messages import reason, shown
 
 RANDOM = "random"
 _SEED = 0
@@ -24,6 +25,13 @@ def seeded_initialisation() -> Iterator[None]:
         yield
 
 
+def folder_at(path: str | Path) -> Path | None:
+    """Return the folder of a name that may be anything, None where there is none."""
+    # os.path says no where pathlib raises: names that are too long, homes of users there are none of.
+    expanded = os.path.expanduser(path)
+    return Path(expanded) if os.path.isdir(expanded) else None
+
+
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read tensors by name from a ``.pth`` or ``.safetensors`` file without running code from it.
 
@@ -31,10 +39,12 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: if there is no such file.
         ValueError: if the file cannot be read, or holds anything but tensors by name.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "nothing"
-        raise FileNotFoundError(f"Argument `weights` must name a weights file, but there is {what} at '{path}'.")
+    path = Path(os.path.expanduser(path))
+    if not os.path.isfile(path):
+        what = "nothing" if folder_at(path) is None else "a folder"
+        raise FileNotFoundError(
+            f"Argument `weights` must name a weights file, but there is {what} at {shown(str(path))}."
+        )
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     if not isinstance(content, Mapping) or not content:
         raise ValueError(
@@ -43,7 +53,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(
-                f"Weights file '{path}' must hold tensors by name (a state dict), but its entry {name!r} is a "
+                f"Weights file '{path}' must hold tensors by name (a state dict), but its entry {shown(name)} is a "
                 f"{type(value).__name__}. Save `model.state_dict()` itself."
             )
     return dict(content)

@@ -8,18 +8,15 @@ printed and sent to TensorBoard as these are. Any subclass is covered, imported 
 
 from __future__ import annotations
 
-import functools
 import importlib
-from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
 
 from torch import Tensor
 
-from clp_basicsr.hosts import basicsr_log, basicsr_metrics
-from clp_basicsr.hosts.first_step import check_first_step
-from clp_basicsr.hosts.holders import HeldLoss, log_entries, remember
+from clp_basicsr.hosts import basicsr_metrics, message_logger
+from clp_basicsr.hosts.holders import HeldLoss
 from clp_basicsr.hosts.import_hook import provide_if_missing, when_imported
+from clp_basicsr.hosts.serving import register_losses, serve_models
 
 _REGISTRY_MODULE = "basicsr.utils.registry"
 _BASE_MODEL_MODULE = "basicsr.models.base_model"
@@ -55,7 +52,7 @@ def install() -> None:
     when_imported("basicsr.data.paired_image_dataset", _register_dataset)
     when_imported("basicsr.models.sr_model", _attach_to_sr_model)
     when_imported(_METRICS_MODULE, basicsr_metrics.register)
-    when_imported("basicsr.utils.logger", basicsr_log.attach)
+    when_imported("basicsr.utils.logger", message_logger.attach)
 
 
 def register() -> None:
@@ -89,25 +86,11 @@ def _fill_functional_tensor(module: ModuleType) -> None:
 
 
 def _register(registry_module: ModuleType) -> None:
-    registry = registry_module.LOSS_REGISTRY
-    if CLPLoss.__name__ not in registry:
-        registry.register(CLPLoss)
-        return
-    taken = registry.get(CLPLoss.__name__)
-    if (taken.__module__, taken.__qualname__) != (CLPLoss.__module__, CLPLoss.__qualname__):
-        raise ValueError(
-            f"BasicSR's LOSS_REGISTRY must be free to take the name 'CLPLoss', but it holds {taken.__module__}."
-            f"{taken.__qualname__}. Rename that class; the registry is left as it was."
-        )
+    register_losses(registry_module.LOSS_REGISTRY, "BasicSR", [CLPLoss])
 
 
 def _attach(base_model_module: ModuleType) -> None:
-    base_model = base_model_module.BaseModel
-    if getattr(base_model, "_clp_attached", False):
-        return
-    remember(base_model)
-    base_model.reduce_loss_dict = _reporting(base_model.reduce_loss_dict)
-    base_model._clp_attached = True
+    serve_models(base_model_module.BaseModel, [CLPLoss.__name__], _warn)
 
 
 def _register_dataset(_: ModuleType) -> None:
@@ -117,15 +100,6 @@ def _register_dataset(_: ModuleType) -> None:
 def _attach_to_sr_model(sr_model_module: ModuleType) -> None:
     basicsr_metrics.keep_shown(sr_model_module)
     importlib.import_module(_DATASET_MODULE).keep_negatives(sr_model_module)
-
-
-def _reporting(original: Any) -> Any:
-    @functools.wraps(original)
-    def reduce_loss_dict(self: Any, loss_dict: Mapping[str, Tensor]) -> Any:
-        check_first_step(self, CLPLoss.__name__, _warn)
-        return original(self, {**loss_dict, **log_entries(self)})
-
-    return reduce_loss_dict
 
 
 def _warn(message: str) -> None:

@@ -1,7 +1,7 @@
 """Running BasicSR's own, unmodified `train_pipeline` and `test_pipeline` from the working directory.
 
-Three places in which BasicSR 1.4.2 takes a GPU for granted are stood in for while a pipeline runs:
-`load_resume_state`, the process group of `--launcher pytorch`, and the wrapping in DDP.
+Four places in which BasicSR 1.4.2 takes a GPU for granted are stood in for while a pipeline runs: `load_resume_state`,
+the process group of `--launcher pytorch`, the wrapping in DDP, and the validation of video models.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
 from clp_basicsr.hosts.gpu import named_if_it_needs_a_gpu
 from clp_basicsr.hosts.ranks import alike_on_all_ranks
+from clp_basicsr.hosts.video_validation import on_the_cpu
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -123,11 +124,15 @@ def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
         substitutes.append((pipeline_module, "load_resume_state", alike_on_all_ranks(load_resume_state)))
     if not torch.cuda.is_available():
         from basicsr.models.base_model import BaseModel
+        from basicsr.models.video_base_model import VideoBaseModel
+        from basicsr.models.video_recurrent_model import VideoRecurrentModel
         from basicsr.utils import dist_util
 
         substitutes.append((dist_util, "_init_dist_pytorch", _init_gloo))
         substitutes.append((dist_util, "_init_dist_slurm", _refuse_slurm))
         substitutes.append((BaseModel, "model_to_device", _model_to_cpu))
+        for model in (VideoBaseModel, VideoRecurrentModel):
+            substitutes.append((model, "dist_validation", on_the_cpu(model.dist_validation)))
     return substitutes
 
 

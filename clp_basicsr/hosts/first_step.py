@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from clp_basicsr import loss
 from clp_basicsr.hosts.holders import held_losses
 
 _checked: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def check_first_step(model: Any, loss_type: str, warn: Callable[[str], None]) -> None:
+def check_first_step(model: Any, loss_types: Sequence[str], warn: Callable[[str], None]) -> None:
     """Check a model once, at the end of its first training step.
 
     Args:
         model: a host's model with ``opt``, and ``output`` and ``gt`` of the step.
-        loss_type: the name under which option files ask for the loss.
+        loss_types: the names under which option files ask for the loss.
         warn: says in the run's log that the model has not built the loss it was asked for.
 
     Raises:
@@ -31,7 +29,7 @@ def check_first_step(model: Any, loss_type: str, warn: Callable[[str], None]) ->
         return
     _checked.add(model)
     held = held_losses(model)
-    for name in [] if held else _options_asking_for(loss_type, model):
+    for name, loss_type in [] if held else _options_asking_for(loss_types, model):
         warn(
             f"{type(model).__name__} has not built the {loss_type} of `train: {name}`: this run trains without it. "
             "Choose a model_type that has a perceptual loss."
@@ -39,17 +37,10 @@ def check_first_step(model: Any, loss_type: str, warn: Callable[[str], None]) ->
     sr, target = getattr(model, "output", None), getattr(model, "gt", None)
     if isinstance(sr, Tensor) and isinstance(target, Tensor):
         for criterion in held.values():
-            _rehearse(criterion, sr, target)
+            criterion.rehearse(sr, target)
 
 
-def _rehearse(criterion: loss.CLPLoss, sr: Tensor, target: Tensor) -> None:
-    if criterion.summary is not None:
-        return
-    with torch.no_grad():
-        criterion.evaluate(sr, target)
-    criterion.take_summary()
-
-
-def _options_asking_for(loss_type: str, model: Any) -> list[str]:
+def _options_asking_for(loss_types: Sequence[str], model: Any) -> list[tuple[str, str]]:
     sections: Mapping[str, Any] = model.opt.get("train") or {}
-    return [name for name, block in sections.items() if isinstance(block, Mapping) and block.get("type") == loss_type]
+    blocks = {name: block["type"] for name, block in sections.items() if isinstance(block, Mapping) and "type" in block}
+    return [(name, loss_type) for name, loss_type in blocks.items() if loss_type in loss_types]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clp_basicsr.messages import did_you_mean, not_a_choice
+from clp_basicsr.messages import did_you_mean, not_a_choice, shown
 from clp_basicsr.negatives.base import Negative, Source, Step
 from clp_basicsr.negatives.batch import OtherImages
 from clp_basicsr.negatives.blur import BlurredGT
@@ -61,6 +61,6 @@ def _reject_unknown(name: str, settings: Mapping[Any, Any], known: Sequence[str]
     for keyword in settings:
         if keyword not in known:
             raise TypeError(
-                f"In `negatives`, source '{name}' has no keyword {keyword!r}; it must be one of {known}."
+                f"In `negatives`, source '{name}' has no keyword {shown(keyword)}; it must be one of {known}."
                 f"{did_you_mean(keyword, known)}"
             )

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+MOST = 100
+"""Negatives of one source: each is an image in memory and a pass through the network."""
+
 
 @dataclass(frozen=True)
 class Step:

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clp_basicsr import arguments
-from clp_basicsr.negatives.base import Negative, Step
+from clp_basicsr.negatives.base import MOST, Negative, Step
+
+_WIDEST = 255
 
 
 class BlurredGT:
@@ -29,22 +31,26 @@ class BlurredGT:
         """Set the ranges.
 
         Args:
-            count: how many negatives per image.
+            count: how many negatives per image, up to `MOST`.
             kernel: smallest and largest odd width in pixels.
-            sigma: smallest and largest standard deviation in pixels.
+            sigma: smallest and largest standard deviation in pixels, > 0.
             seed: of the random choices.
 
         Raises:
             TypeError: if a value is of the wrong type.
-            ValueError: if a range is empty or a width is even.
+            ValueError: if a range is empty, a width even or too large, or ``sigma`` 0.
         """
-        self.count = arguments.count("count", count)
+        self.count = arguments.count("count", count, most=MOST)
         low, high = arguments.interval("kernel", kernel)
-        if low % 2 != 1 or high % 2 != 1:
-            raise ValueError(f"Argument `kernel` must be two odd widths in pixels, but got {list(kernel)}.")
+        if low % 2 != 1 or high % 2 != 1 or high > _WIDEST:
+            raise ValueError(
+                f"Argument `kernel` must be two odd widths in pixels, up to {_WIDEST}, but got {list(kernel)}."
+            )
         self.widths = np.arange(int(low), int(high) + 1, 2)
         self.sigma = arguments.interval("sigma", sigma)
-        self.random = np.random.default_rng(seed)
+        if not self.sigma[0]:
+            raise ValueError(f"Argument `sigma` must be two numbers > 0, but got {list(sigma)}.")
+        self.random = np.random.default_rng(arguments.count("seed", seed, zero_allowed=True))
 
     def __call__(self, step: Step) -> list[Negative]:
         """Return the blurred copies."""
@@ -69,6 +75,8 @@ def blurred(images: Tensor, kernels: Tensor) -> Tensor:
     size = kernels.shape[-1]
     weight = kernels.repeat_interleave(channels, 0)
     planes = F.pad(images, [size // 2] * 4, mode="replicate").flatten(0, 1)[None]
-    planes = F.conv2d(planes, weight[:, None, :, None], groups=batch * channels)
-    planes = F.conv2d(planes, weight[:, None, None, :], groups=batch * channels)
+    # A host's autocast would round the images to 8 or 11 bits: as large a difference as a slight blur.
+    with torch.autocast(images.device.type, enabled=False):
+        planes = F.conv2d(planes, weight[:, None, :, None], groups=batch * channels)
+        planes = F.conv2d(planes, weight[:, None, None, :], groups=batch * channels)
     return planes.view(batch, channels, height, width)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clp_basicsr import arguments
 from clp_basicsr.images import resize_to
-from clp_basicsr.negatives.base import Negative, Step
+from clp_basicsr.negatives.base import MOST, Negative, Step
 
 
 class DegradedLR:
@@ -27,7 +27,7 @@ class DegradedLR:
         """Set the ranges.
 
         Args:
-            count: how many negatives per image.
+            count: how many negatives per image, up to `MOST`.
             scale: smallest and largest factor by which the LR batch is made smaller.
             noise: smallest and largest standard deviation of Gaussian noise, in units of the [0, 1] range.
             seed: of the random choices.
@@ -36,12 +36,12 @@ class DegradedLR:
             TypeError: if a value is of the wrong type.
             ValueError: if a range is empty or a scale is above 1.
         """
-        self.count = arguments.count("count", count)
+        self.count = arguments.count("count", count, most=MOST)
         self.scale = arguments.interval("scale", scale)
         if self.scale[1] > 1 or self.scale[0] <= 0:
             raise ValueError(f"Argument `scale` must be above 0 and up to 1, but got {list(scale)}.")
         self.noise = arguments.interval("noise", noise)
-        self.random = np.random.default_rng(seed)
+        self.random = np.random.default_rng(arguments.count("seed", seed, zero_allowed=True))
 
     def __call__(self, step: Step) -> list[Negative]:
         """Return the degraded copies at the size of GT."""

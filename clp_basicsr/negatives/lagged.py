@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from clp_basicsr import arguments
 from clp_basicsr.clock import Clock
+from clp_basicsr.images import check_batch, check_tensor
+from clp_basicsr.messages import shown
 from clp_basicsr.negatives.base import Negative, Step
 
 
@@ -37,8 +39,8 @@ class LaggedNetwork:
         self.every = arguments.count("every", every)
         self.decay = arguments.number("decay", decay, zero_allowed=True)
         if self.decay >= 1:
-            raise ValueError(f"Argument `decay` must be below 1, else the copy never changes, but got {decay!r}.")
-        self.start = arguments.number("start", start, zero_allowed=True)
+            raise ValueError(f"Argument `decay` must be below 1, else the copy never changes, but got {shown(decay)}.")
+        self.start = arguments.count("start", start, zero_allowed=True)
         self.network: nn.Module | None = None
         self.refreshed = 0
         self.clock = Clock()
@@ -47,6 +49,7 @@ class LaggedNetwork:
         """Return the copy's output, or nothing before ``start``.
 
         Raises:
+            TypeError: if what its ``net_g`` returns is no dense floating point tensor.
             ValueError: if there is no model with a ``net_g``, or its output does not have GT's size.
         """
         model = step.find_model()
@@ -55,7 +58,10 @@ class LaggedNetwork:
         if iteration < self.start:
             return []
         output = self._refreshed(current, iteration)(step.given_lr)
-        images = step.prepare(output.flatten(0, 1) if output.dim() == 5 else output).clamp(0, 1)
+        check_tensor("net_g(lq)", output)
+        frames = output.flatten(0, 1) if output.dim() == 5 else output
+        check_batch("net_g(lq)", frames)
+        images = step.prepare(frames).clamp(0, 1)
         if images.shape != step.target.shape:
             raise ValueError(
                 f"The negative `lagged` must have the shape of `target`, {tuple(step.target.shape)}, but the network "

@@ -3,7 +3,9 @@
 import inspect
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from clp_basicsr import CLPLoss, build_extractor
 from clp_basicsr.loss import KEYWORDS
@@ -134,6 +136,17 @@ def test_number_out_of_range(keyword: str, given: float) -> None:
     refused(ValueError, f"`{keyword}`", "finite number > 0", repr(given), **{keyword: given})
 
 
+@pytest.mark.parametrize("given", [1e-13, 1e-320, 1.1e6, 3e38, 1e300, 10**400])
+@pytest.mark.parametrize("keyword", ["loss_weight", "margin", "push_weight", "input_scale", "auto_weight"])
+def test_number_that_float32_would_make_0_or_infinite(keyword: str, given: float) -> None:
+    refused(ValueError, f"`{keyword}`", "but got", repr(given)[:150], **{keyword: given})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    loss = CLPLoss("random_convs", loss_weight=np.float32(0.5), start_iter=np.int64(3), push_weight=np.float16(0))  # type: ignore[arg-type]
+    assert (loss.loss_weight, loss.schedule.start_iter) == (0.5, 3)
+
+
 @pytest.mark.parametrize("given", [-1, float("nan"), float("inf")])
 def test_push_weight_out_of_range(given: float) -> None:
     refused(ValueError, "`push_weight`", "finite number >= 0", repr(given), push_weight=given)
@@ -158,6 +171,54 @@ def test_other_types_instead_of_a_number(keyword: str, given: object) -> None:
 @pytest.mark.parametrize("keyword", ["align_corners", "invert_equal_pixels", "use_input_norm", "range_norm"])
 def test_flags_are_true_or_false(keyword: str, given: object) -> None:
     refused(TypeError, f"`{keyword}`", "true or false", repr(given), **{keyword: given})
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def nested(depth: int) -> list[Any]:
+    inner: list[Any] = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+@pytest.mark.parametrize(
+    "keyword", ["model", "loss_weight", "floor", "swap", "start_iter", "negatives", "layer_weights"]
+)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Unprintable(), "a Unprintable that cannot be printed"),
+        (nested(5000), "a list that cannot be printed"),
+        ([10**5000], "a list that cannot be printed"),
+        (["x" * 10_000], "['" + "x" * 198 + "…"),
+    ],
+    ids=["no repr", "deep", "digits", "long"],
+)
+def test_what_cannot_be_printed_is_still_answered(keyword: str, given: Any, said: str) -> None:
+    where = {"negatives": given[0] if isinstance(given, list) else given}
+    with pytest.raises((TypeError, ValueError), match=r"must .* but got") as caught:
+        CLPLoss(**{"model": "random_convs", keyword: where.get(keyword, given)})
+    assert len(str(caught.value)) < 2000
+    assert keyword == "negatives" or said in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [np.array([1.0, 2.0]), torch.tensor([1.0, 2.0]), torch.tensor(0.1, device="meta")])
+@pytest.mark.parametrize("keyword", ["loss_weight", "floor", "temperature", "swap"])
+def test_arrays_instead_of_a_number(keyword: str, given: object) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"`{keyword}` must") as caught:
+        CLPLoss("random_convs", **{keyword: given})
+    assert "!!float" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["x" * 5000, "~nobody-of-this-name/x", "a\0b", "x/" * 3000])
+def test_names_that_no_file_can_have(given: str) -> None:
+    refused(ValueError, "`model`", "checkpoint folder", model=given)
+    for model in ("vgg", "efficientnet_lite0", "dinov2"):
+        refused(FileNotFoundError, "`weights`", "must", "but there is", model=model, weights=given)
 
 
 @pytest.mark.parametrize("given", [{}, {"block1": 0}, {"block1": 0, "block2": 0.0}])

@@ -135,3 +135,15 @@ def test_finite_whatever_the_gradients_are(sr: Tensor) -> None:
 def test_no_share(given: object, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="`auto_weight` must be"):
         loss_with(auto_weight=given)
+
+
+def test_gradients_too_small_for_half_precision_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a host's float16 autocast: the network's output and the gradient there are float16."""
+    monkeypatch.setattr(Model, "cri_pix", lambda model, sr, target: 1e-6 * F.l1_loss(sr, target))
+    weights, model = [], Model()
+    for dtype in (torch.float32, torch.float16):
+        loss, sr = loss_with(auto_weight=SHARE).bind(model), leaf().detach().half().to(dtype).requires_grad_()
+        loss(sr, GT, LR)
+        weights.append(float(loss.weight))
+    assert weights[0] > 0
+    assert weights[1] == pytest.approx(weights[0], rel=1e-3)

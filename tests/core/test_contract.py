@@ -179,6 +179,50 @@ def test_outer_autocast_leaves_float32_alone(loss: CLPLoss, images: Images) -> N
     assert torch.equal(torch.autograd.grad(inside, images.sr)[0], gradient)
 
 
+def test_outer_autocast_leaves_the_negatives_alone(images: Images) -> None:
+    """All but `lagged`, which is the network in training and runs as that does."""
+    values = []
+    for enabled in (False, True):
+        loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1}, negatives=["lr", "blur", "degraded"])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            values.append(loss(*images))
+    assert torch.equal(*values)
+
+
+def test_channels_last_changes_nothing(loss: CLPLoss, images: Images) -> None:
+    expected, gradient = value_and_gradient(loss, images)
+    sr = images.sr.detach().to(memory_format=torch.channels_last).requires_grad_()
+    loss.to(memory_format=torch.channels_last)
+    value = loss(sr, images.gt, images.lr)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(torch.autograd.grad(value, sr)[0], gradient, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("model", ["vgg", "dinov2_small", "efficientnet_lite0", "random_convs"])
+def test_built_under_a_default_device(model: str) -> None:
+    """Hosts set it to the GPU; "meta" stands for any that is not the CPU."""
+    expected = CLPLoss(model, weights="random")
+    with torch.device("meta"):
+        loss = CLPLoss(model, weights="random")
+    assert {buffer.device.type for buffer in loss.buffers()} == {"meta"}
+    assert [buffer.shape for buffer in loss.buffers()] == [buffer.shape for buffer in expected.buffers()]
+
+
+def test_a_checkpoint_is_read_under_a_default_device(dino_folder: Path) -> None:
+    with torch.device("meta"):
+        loss = CLPLoss(str(dino_folder))
+    assert loss.extractor.mean.device.type == "meta"
+
+
+def test_a_default_device_does_not_meddle_with_a_call(loss: CLPLoss, images: Images) -> None:
+    expected, gradient = value_and_gradient(loss, images)
+    with torch.device("meta"):
+        value = loss(*images)
+        seen = torch.autograd.grad(value, images.sr)[0]
+    assert torch.equal(value, expected)
+    assert torch.equal(seen, gradient)
+
+
 @pytest.mark.parametrize(("precision", "dtype", "tolerance"), REDUCED)
 @pytest.mark.parametrize("network", ["vgg", "dino"])
 def test_reduced_precision(

@@ -218,6 +218,35 @@ def test_supplied_of_another_size() -> None:
         loss_with("files").bind(model)(SR, GT, LR)
 
 
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        (GT.mul(255).byte(), TypeError, "floating point"),
+        (GT[0], ValueError, "(N, 3, H, W)"),
+        (GT[:, :2], ValueError, "1 or 3 channels"),
+        ([GT], TypeError, "torch.Tensor"),
+        (GT[:, None][:, :0], ValueError, "empty"),
+    ],
+    ids=["8 bits", "one image", "two channels", "list", "no folders"],
+)
+@pytest.mark.parametrize("source", ["files", "lagged"])
+def test_images_of_the_model_that_cannot_be_meant(source: str, given: Any, kind: type[Exception], said: str) -> None:
+    model = Model()
+    model.neg, model.net_g = given, Returning(given)  # type: ignore[attr-defined]
+    with pytest.raises(kind, match="`neg`" if source == "files" else r"`net_g\(lq\)`") as caught:
+        loss_with(source).bind(model)(SR, GT, LR)
+    assert said in str(caught.value)
+
+
+class Returning(nn.Module):
+    def __init__(self, given: Any) -> None:
+        super().__init__()
+        self.given = given
+
+    def forward(self, images: Tensor) -> Any:
+        return self.given
+
+
 def test_relative_is_the_mean_over_its_negatives() -> None:
     alone = [loss_with(each)(SR, GT, LR) for each in ("lr", {"type": "blur", "seed": 3})]
     both = loss_with(["lr", {"type": "blur", "seed": 3}])(SR, GT, LR)
@@ -237,6 +266,13 @@ def test_relative_is_the_mean_over_its_negatives() -> None:
         ({"type": "blur", "kernel": [4, 8]}, ValueError, "odd"),
         ({"type": "blur", "sigma": [2, 1]}, ValueError, "[smallest, largest]"),
         ({"type": "blur", "sigma": 2}, TypeError, "two numbers"),
+        ({"type": "blur", "sigma": [0, 1]}, ValueError, "`sigma` must be two numbers > 0"),
+        ({"type": "blur", "sigma": b"ab"}, TypeError, "two numbers"),
+        ({"type": "blur", "kernel": [1, 999_999]}, ValueError, "up to 255"),
+        ({"type": "blur", "count": 10**9}, ValueError, "<= 100"),
+        ({"type": "degraded", "count": 101}, ValueError, "<= 100"),
+        ({"type": "blur", "seed": -1}, ValueError, "`seed` must be a whole number >= 0"),
+        ({"type": "degraded", "seed": "one"}, TypeError, "`seed` must be a whole number >= 0"),
         ({"type": "degraded", "scale": [0.5, 2]}, ValueError, "up to 1"),
         ({"type": "lagged", "decay": 1}, ValueError, "never changes"),
         ({"type": "lagged", "every": 0.5}, TypeError, "whole number"),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clp_basicsr import CLPLoss
+from clp_basicsr.clock import tell
 
 
 def images(size: int, seed: int) -> Tensor:
@@ -46,21 +47,36 @@ def test_share_of_the_full_weight(start: int, warmup: int, shares: dict[int, flo
         assert value.item() == pytest.approx(share * FULL, rel=1e-5)
 
 
+def test_what_a_host_tells_goes_before_its_schedulers() -> None:
+    model = Model(iteration=99)
+    tell(model, 4)
+    assert loss_with(start_iter=2, warmup_iter=4).bind(model)(SR, GT, LR).item() == pytest.approx(0.5 * FULL, rel=1e-5)
+
+
 def test_without_a_model_it_counts_its_calls() -> None:
     loss = loss_with(start_iter=2, warmup_iter=2)
     assert [loss(SR, GT, LR).item() / FULL for _ in range(5)] == pytest.approx([0, 0, 0.5, 1, 1], rel=1e-5)
 
 
-def test_before_the_start_it_costs_nothing_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    loss = loss_with(start_iter=1)
-    calls = []
-    monkeypatch.setattr(loss.extractor, "extract", calls.append)
-    value = loss(SR, GT, LR)
-    assert value.shape == ()
-    assert not calls
-    assert loss.summary is None
-    (gradient,) = torch.autograd.grad(value, SR)  # there is a graph: DDP finds every parameter used
-    assert not gradient.any()
+def test_before_the_start_it_costs_nothing_after_the_first_call_and_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loss = loss_with(start_iter=2)
+    calls, extract = [], loss.extractor.extract
+    monkeypatch.setattr(loss.extractor, "extract", lambda images: calls.append(images) or extract(images))
+    for _ in range(2):
+        value = loss(SR, GT, LR)
+        assert value.shape == ()
+        assert len(calls) == 2  # the rehearsal: SR, and GT with LR
+        assert loss.summary is None
+        assert loss.diagnostics is None
+        (gradient,) = torch.autograd.grad(value, SR)  # there is a graph: DDP finds every parameter used
+        assert not gradient.any()
+
+
+def test_what_cannot_work_is_said_long_before_the_start() -> None:
+    with pytest.raises(ValueError, match="`lr`"):
+        loss_with(start_iter=5000)(SR, GT, images(64, 2))
 
 
 @pytest.mark.parametrize("keyword", ["start_iter", "warmup_iter"])

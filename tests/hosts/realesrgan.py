@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -38,6 +39,21 @@ DEGRADATIONS: Options = {
     "gray_noise_prob2": 0.4,
     "jpeg_range2": [90, 95],
 }
+
+# As in the recipe, but nearly without blur.
+LITTLE_BLUR: Options = {
+    f"{key}{suffix}": value
+    for suffix in ("", "2")
+    for key, value in {
+        "blur_kernel_size": 21,
+        "kernel_list": ["iso", "aniso"],
+        "kernel_prob": [0.5, 0.5],
+        "sinc_prob": 0,
+        "blur_sigma": [0.2, 0.3],
+        "betag_range": [0.5, 4],
+        "betap_range": [1, 2],
+    }.items()
+} | {"final_sinc_prob": 0}
 
 
 def stand_in_for_the_gpu(replace: Callable[[Any, str, Any], None]) -> None:
@@ -127,6 +143,17 @@ def smooth_images(seed: int, number: int, side: int) -> Tensor:
     colours = torch.rand(number, 3, 1, 1, generator=generator) * 0.6
     pattern = torch.rand(number, 3, 6, 6, generator=generator) * 0.4
     return colours + F.interpolate(pattern, size=(side, side), mode="bilinear")
+
+
+def write_large_images(folder: Path) -> Options:
+    """Write GT images as large as `RealESRGANDataset` cuts them, and their list; return its options."""
+    names = []
+    for index, image in enumerate(smooth_images(0, 8, 400)):
+        names.append(f"{index}.png")
+        pixels = image.permute(1, 2, 0).mul(255).round().byte().numpy()
+        assert cv2.imwrite(str(folder / names[-1]), pixels)
+    (folder / "names.txt").write_text("\n".join(names), encoding="utf-8")
+    return {"dataroot_gt": str(folder), "meta_info": str(folder / "names.txt")}
 
 
 def check_partners(calls: list[Call]) -> None:

@@ -5,7 +5,6 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 import yaml
@@ -14,13 +13,14 @@ from test_options import TRAIN, shrink
 
 import clp_basicsr
 from hosts.conftest import CROPS
-from hosts.options import Options, write
+from hosts.options import write
 from hosts.realesrgan import (
+    LITTLE_BLUR,
     check_partners,
     check_that_pairs_stay_together,
     on_cpu,
     realesrgan_options,
-    smooth_images,
+    write_large_images,
 )
 from hosts.records import CLP_KEYS, Call, Records, log_entries, log_text
 from hosts.runs import python, succeeded, train
@@ -34,21 +34,6 @@ pytestmark = pytest.mark.skipif(
 MODELS = ("RealESRGANModel", "RealESRNetModel")
 TESTS = Path(__file__).parents[1]
 FINE_TUNING = TRAIN / "RealESRGAN" / "finetune_realesrgan_x4plus_pairdata_clp_vgg.yml"
-
-# As in the recipe, but nearly without blur: pairs must be told by their images.
-BLUR: Options = {
-    f"{key}{suffix}": value
-    for suffix in ("", "2")
-    for key, value in {
-        "blur_kernel_size": 21,
-        "kernel_list": ["iso", "aniso"],
-        "kernel_prob": [0.5, 0.5],
-        "sinc_prob": 0,
-        "blur_sigma": [0.2, 0.3],
-        "betag_range": [0.5, 4],
-        "betap_range": [1, 2],
-    }.items()
-}
 
 
 @pytest.fixture
@@ -81,7 +66,7 @@ def test_its_own_training_entry(realesrgan: str, tmp_path: Path) -> None:
     """``realesrgan/train.py`` as it is, in a checkout, with nothing but ``import clp_basicsr`` before it."""
     shutil.copytree(Path(realesrgan).parent, tmp_path / "realesrgan", ignore=shutil.ignore_patterns("__pycache__"))
     options = realesrgan_options(tmp_path, "RealESRGANModel", usm=True)
-    options["datasets"]["train"] |= {"type": "RealESRGANDataset", **BLUR, "final_sinc_prob": 0, **_images(tmp_path)}
+    options["datasets"]["train"] |= {"type": "RealESRGANDataset", **LITTLE_BLUR, **write_large_images(tmp_path)}
     options["queue_size"] = 2  # a batch: from the second step on, pairs come from the pool
     options["train"]["total_iter"] = 3
     file = write(options, tmp_path)
@@ -120,14 +105,3 @@ def test_fine_tuning_on_pairs_with_the_option_file(
     assert set(log_entries(experiment)[2]) >= {"l_g_percep", *CLP_KEYS}
     assert len(records.calls) == 2
     check_partners(records.calls)
-
-
-def _images(folder: Path) -> Options:
-    """Write GT images and the list of them that `RealESRGANDataset` reads."""
-    names = []
-    for index, image in enumerate(smooth_images(0, 8, 400)):
-        names.append(f"{index}.png")
-        pixels = image.permute(1, 2, 0).mul(255).round().byte().numpy()
-        assert cv2.imwrite(str(folder / names[-1]), pixels)
-    (folder / "names.txt").write_text("\n".join(names), encoding="utf-8")
-    return {"dataroot_gt": str(folder), "meta_info": str(folder / "names.txt")}

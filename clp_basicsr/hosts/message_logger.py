@@ -1,4 +1,7 @@
-"""The layers in TensorBoard and the warnings in the log, whenever BasicSR logs and never in between."""
+"""The layers in TensorBoard and the warnings in the log, whenever the host logs and never in between.
+
+Served are hosts whose ``utils/logger.py`` is BasicSR's or descends from it: BasicSR and neosr.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,10 @@ def attach(logger_module: ModuleType) -> None:
 
     @functools.wraps(original)
     def call(self: Any, log_vars: dict[str, Any]) -> Any:
-        iteration = log_vars["iter"]
+        iteration = int(log_vars["iter"])
         result = original(self, log_vars)
-        report(self, iteration)
+        if logger_module.get_dist_info()[0] == 0:
+            report(self, iteration)
         return result
 
     call._clp_diagnoses = True  # type: ignore[attr-defined]
@@ -35,10 +39,6 @@ def attach(logger_module: ModuleType) -> None:
 
 def report(message_logger: Any, iteration: int) -> None:
     """Send what the models' losses measured last to TensorBoard, and say once what is wrong."""
-    from basicsr.utils.dist_util import get_dist_info
-
-    if get_dist_info()[0] != 0:
-        return
     for model in remembered():
         losses = {name: each for name, each in held_losses(model).items() if each.diagnostics is not None}
         reports = {name: each.diagnostics.read() for name, each in losses.items()}  # type: ignore[union-attr]

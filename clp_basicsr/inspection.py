@@ -1,0 +1,171 @@
+"""What the loss sees of one image: maps, gradient and shares by layer, as numbers; drawing is elsewhere."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from clp_basicsr.distances import DISTANCES
+from clp_basicsr.frames import as_images
+from clp_basicsr.images import check_images, resize_to
+from clp_basicsr.loss import CLPLoss
+from clp_basicsr.maps import LayerMaps, distance_of, layer_maps, map_value
+from clp_basicsr.negatives import SOURCES, Source
+from clp_basicsr.references import References
+from clp_basicsr.tiles import OVERLAP, SIZE, TiledNetwork
+
+_ALONE = ("lr", "blur", "degraded")  # the sources that need neither a training run nor other images
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """One layer at one image."""
+
+    maps: LayerMaps
+    """Four maps ``(h, w)``, on the CPU."""
+    to_target: float
+    """d(sr, gt): for ``l2`` the root mean square over channels, else the mean."""
+    to_negative: float
+    """d(sr, negative), likewise."""
+    pull: float
+    push: float
+    loss_share: float
+    """Its part of the loss; all layers' add up to 1."""
+    gradient_share: float
+    """Its gradient's component along the whole gradient, over that; all layers' add up to 1. Below 0 it works
+    against the others."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One image as the loss sees it."""
+
+    images: Mapping[str, Tensor]
+    """"LR" (upsampled), "SR" and "GT", ``(3, H, W)`` in [0, 1], on the CPU."""
+    layers: Mapping[str, LayerView]
+    loss: float
+    """At weight 1."""
+    gradient: Tensor
+    """Norm over colours of the loss's gradient at the SR image, at weight 1, ``(H, W)``."""
+    gradient_ratio: float
+    """Its norm over that of L1's; NaN where SR equals GT."""
+    network: str
+    distance: str
+    tiles: int
+    left_out: tuple[str, ...]
+    """Kinds of negatives that only a training run has."""
+
+
+class _Numbers(NamedTuple):
+    to_target: float
+    to_negative: float
+    pull: float
+    push: float
+    loss: float
+
+
+def inspect(
+    loss: CLPLoss, sr: Tensor, target: Tensor, lr: Tensor, *, tile: int = SIZE, overlap: int = OVERLAP
+) -> Inspection:
+    """Look at the first image of a batch with the network, criterion and layers of ``loss``.
+
+    Nothing of ``loss`` changes: no counter, no random state. Its schedule and weight do not matter.
+
+    Args:
+        loss: what to look with.
+        sr: super-resolved images ``(N, 3, H, W)`` or clips, in the loss's value range.
+        target: ground truth of the same shape.
+        lr: low-quality images ``(N, 3, h, w)``.
+        tile: larger images go through the network in tiles of this many pixels, see `TiledNetwork`.
+        overlap: what a tile sees beyond its core.
+
+    Raises:
+        TypeError: if an input is not a floating point tensor.
+        ValueError: if shapes or devices do not fit, or the image is too small for the network or the tiles.
+    """
+    sr, target, lr = (each.detach()[:1] for each in as_images(sr, target, lr))
+    check_images(sr, target, lr)
+    sources, left_out = _sources_alone(loss)
+    shown, gt, small = (loss.prepared(each) for each in (sr, target, lr))
+    with torch.no_grad():
+        references = References(gt, loss.draw_negatives(gt, small, lr, sources))
+    network = TiledNetwork(loss.features, shown, tile, overlap)
+    seen, anchors = network.features(references.images()), network.features(shown)
+    views: dict[str, tuple[LayerMaps, _Numbers]] = {}
+    at_features: dict[str, Tensor] = {}
+    for layer in list(anchors):
+        parts = references.split(seen.pop(layer))
+        views[layer], at_features[layer] = _view(loss, layer, anchors.pop(layer), *parts, network)
+    gradients = network.gradients(shown, at_features)
+    whole = torch.stack(tuple(gradients.values())).sum(0)
+    parts_of_loss = [numbers.loss for _, numbers in views.values()]
+    shares = zip(_shares(parts_of_loss), _along(gradients, whole))
+    return Inspection(
+        images=_on_cpu({"LR": resize_to(small, (gt.shape[-2], gt.shape[-1])), "SR": shown, "GT": gt}),
+        layers={
+            layer: LayerView(maps, *numbers[:4], loss_share=of_loss, gradient_share=of_gradient)
+            for (layer, (maps, numbers)), (of_loss, of_gradient) in zip(views.items(), shares)
+        },
+        loss=sum(parts_of_loss),
+        gradient=torch.linalg.vector_norm(whole[0], dim=0).cpu(),
+        gradient_ratio=_over_l1(whole, shown, gt),
+        network=loss.extractor.name,
+        distance=next(name for name, each in DISTANCES.items() if each is distance_of(loss.criterion)),
+        tiles=len(network.tiles),
+        left_out=left_out,
+    )
+
+
+def _view(
+    loss: CLPLoss, layer: str, anchor: Tensor, positive: Tensor, negatives: Tensor, network: TiledNetwork
+) -> tuple[tuple[LayerMaps, _Numbers], Tensor]:
+    """Return maps and numbers of a layer, and the gradient of its part of the loss at its features."""
+    weight = loss.layer_weights[layer]
+    with torch.enable_grad():
+        anchor = anchor.detach().requires_grad_()
+        terms = loss.criterion(anchor, positive, negatives, weight)
+        value = terms.loss / loss.criterion.normaliser(list(loss.layer_weights.values()))
+        (gradient,) = torch.autograd.grad(value, anchor)
+    maps = layer_maps(loss.criterion, anchor.detach(), positive, negatives, weight)
+    distance = distance_of(loss.criterion)
+    numbers = _Numbers(
+        map_value(maps.to_target, distance),
+        map_value(maps.to_negative, distance),
+        float(terms.pull),
+        float(terms.push),
+        float(value.detach()),
+    )
+    cropped = [network.crop(each)[0].cpu() for each in maps]
+    return (LayerMaps(cropped[0], cropped[1], cropped[2], cropped[3]), numbers), gradient
+
+
+def _sources_alone(loss: CLPLoss) -> tuple[Sequence[Source], tuple[str, ...]]:
+    """Return copies of the sources that a single image is enough for, and the names of the others."""
+    kinds = {kind: name for name, kind in SOURCES.items()}
+    names = [kinds.get(type(source), type(source).__name__) for source in loss.sources]
+    usable = [copy.deepcopy(source) for source, name in zip(loss.sources, names) if name in _ALONE]
+    left_out = tuple(name for name in names if name not in _ALONE)
+    return usable or [SOURCES["lr"]()], left_out
+
+
+def _shares(values: Sequence[float]) -> list[float]:
+    total = sum(values)
+    return [value / total if total else 0.0 for value in values]
+
+
+def _along(gradients: Mapping[str, Tensor], whole: Tensor) -> list[float]:
+    return _shares([float((gradient.double() * whole.double()).sum()) for gradient in gradients.values()])
+
+
+def _over_l1(gradient: Tensor, sr: Tensor, target: Tensor) -> float:
+    l1 = (sr != target).sum().sqrt() / sr.numel()  # its gradient is a sign over the number of values, everywhere
+    return float(torch.linalg.vector_norm(gradient) / l1) if l1 else float("nan")
+
+
+def _on_cpu(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: each[0].clamp(0, 1).cpu() for name, each in images.items()}

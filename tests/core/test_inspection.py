@@ -1,0 +1,135 @@
+"""What an inspection says, against the loss's own value and torch's own gradient."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clp_basicsr import CLPLoss
+from clp_basicsr.inspection import inspect
+
+from .oracles import crop, enlarged
+
+Photos = tuple[Tensor, Tensor]
+LAYERS = {"relu1_2": 1.0, "relu2_2": 0.5}
+LOSSES: dict[str, dict[str, Any]] = {
+    "relative": {},
+    "fixed": {"margin": 2.0},
+    "ratio": {"criterion": "ratio"},
+    "infonce": {"criterion": "infonce", "negatives": ["lr", {"type": "blur", "count": 2}]},
+    "directional": {"criterion": "directional"},
+    "batch_ratio l1": {"criterion": "batch_ratio", "distance": "l1"},
+}
+
+
+def vgg(weights: Path, **keywords: Any) -> CLPLoss:
+    return CLPLoss("vgg", weights=weights, **{"layer_weights": LAYERS, **keywords}).double()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_value_gradient_and_shares_are_the_losss(name: str, vgg_weights: Path, photo_batch: Photos) -> None:
+    loss = vgg(vgg_weights, **LOSSES[name])
+    images = crop(photo_batch, 1, 48, torch.float64)
+    seen = inspect(loss, *images)
+    value = loss.evaluate(*images)
+    (gradient,) = torch.autograd.grad(value, images.sr)
+    (pixel,) = torch.autograd.grad(F.l1_loss(images.sr, images.gt), images.sr)
+    assert seen.loss == pytest.approx(value.item(), rel=1e-9)
+    torch.testing.assert_close(seen.gradient, gradient[0].square().sum(0).sqrt())
+    assert seen.gradient_ratio == pytest.approx(float(gradient.norm() / pixel.norm()), rel=1e-5)
+    assert loss.summary is not None
+    for number in ("pull", "push"):
+        means = [getattr(seen.layers[layer].maps, number).mean() for layer in LAYERS]
+        expected = sum(float(mean) * weight for mean, weight in zip(means, LAYERS.values())) / sum(LAYERS.values())
+        assert expected == pytest.approx(float(getattr(loss.summary, number)), rel=1e-6)
+    assert sum(view.loss_share for view in seen.layers.values()) == pytest.approx(1)
+    assert sum(view.gradient_share for view in seen.layers.values()) == pytest.approx(1)
+
+
+def test_shares_are_those_of_a_loss_with_one_layer(vgg_weights: Path, photo_batch: Photos) -> None:
+    images = crop(photo_batch, 1, 48, torch.float64)
+    seen = inspect(vgg(vgg_weights), *images)
+    values, gradients = [], []
+    for layer, weight in LAYERS.items():
+        value = vgg(vgg_weights, layer_weights={layer: weight}).evaluate(*images) * weight / sum(LAYERS.values())
+        values.append(value.item())
+        gradients.append(torch.autograd.grad(value, images.sr)[0])
+    whole = sum(gradients)
+    for view, value, gradient in zip(seen.layers.values(), values, gradients):
+        assert view.loss_share == pytest.approx(value / sum(values), rel=1e-9)
+        assert view.gradient_share == pytest.approx(float((gradient * whole).sum() / (whole * whole).sum()), rel=1e-9)
+
+
+def test_tiles_see_what_one_pass_sees(vgg_weights: Path, photo_batch: Photos) -> None:
+    loss, images = vgg(vgg_weights), enlarged(photo_batch, 100, 130)
+    images = type(images)(*(each.detach().double() for each in images))
+    whole, tiled = inspect(loss, *images), inspect(loss, *images, tile=80, overlap=16)
+    assert (whole.tiles, tiled.tiles) == (1, 6)
+    assert tiled.loss == pytest.approx(whole.loss, rel=1e-9)
+    torch.testing.assert_close(tiled.gradient, whole.gradient)
+    for layer in LAYERS:
+        for pair in zip(tiled.layers[layer].maps, whole.layers[layer].maps):
+            torch.testing.assert_close(*pair)
+
+
+def test_a_transformer(dino_folder: Path, photo_batch: Photos) -> None:
+    seen = inspect(CLPLoss(str(dino_folder), distance="cosine"), *enlarged(photo_batch, 120, 90), tile=80, overlap=14)
+    assert seen.tiles > 1
+    assert seen.layers["block1"].maps.pull.shape == (9, 7)
+    assert seen.gradient.shape == (120, 90)
+    assert seen.gradient.isfinite().all()
+
+
+def test_the_loss_is_left_as_it_is(vgg_weights: Path, photo_batch: Photos) -> None:
+    loss = CLPLoss(
+        "vgg", weights=vgg_weights, layer_weights=LAYERS, negatives=["lr", "blur"], auto_weight=0.1, start_iter=5
+    )
+    images = crop(photo_batch, 1, 48)
+    untouched = copy.deepcopy(loss)
+    state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    first = inspect(loss, *images)
+    assert first.loss == inspect(loss, *images).loss
+    assert loss.summary is None
+    assert loss.diagnostics is None
+    assert loss.balance is not None
+    assert loss.balance.clock.asked == loss.schedule.clock.asked == 0
+    assert torch.equal(torch.random.get_rng_state(), state[0])
+    assert np.array_equal(np.random.get_state()[1], state[1])
+    assert loss.evaluate(*images).item() == untouched.evaluate(*images).item()
+    assert images.sr.grad is None
+
+
+def test_negatives_that_only_a_run_has_are_left_out_and_named(vgg_weights: Path, photo_batch: Photos) -> None:
+    images = crop(photo_batch, 1, 48)
+    plain = inspect(CLPLoss("vgg", weights=vgg_weights, layer_weights=LAYERS), *images)
+    for negatives, left_out in ((["lr", "lagged"], ("lagged",)), (["batch", "files"], ("batch", "files"))):
+        seen = inspect(CLPLoss("vgg", weights=vgg_weights, layer_weights=LAYERS, negatives=negatives), *images)
+        assert seen.left_out == left_out
+        assert seen.loss == plain.loss
+
+
+def test_under_no_grad_and_at_gt(vgg_weights: Path, photo_batch: Photos) -> None:
+    gt, lr = (each[:1] for each in photo_batch)
+    with torch.no_grad():
+        seen = inspect(CLPLoss("vgg", weights=vgg_weights, layer_weights=LAYERS), gt, gt, lr)
+    assert seen.loss == 0
+    assert seen.gradient.abs().max() == 0
+    assert np.isnan(seen.gradient_ratio)
+    assert [view.loss_share for view in seen.layers.values()] == [0, 0]
+
+
+def test_range_of_minus_one_to_one(vgg_weights: Path, photo_batch: Photos) -> None:
+    images = [each[:1] for each in (photo_batch[0] * 0.9, *photo_batch)]
+    plain = inspect(CLPLoss("vgg", weights=vgg_weights, layer_weights=LAYERS), *images)
+    shifted = inspect(
+        CLPLoss("vgg", weights=vgg_weights, layer_weights=LAYERS, range_norm=True), *(each * 2 - 1 for each in images)
+    )
+    assert shifted.loss == pytest.approx(plain.loss, rel=1e-5)
+    torch.testing.assert_close(shifted.images["SR"], plain.images["SR"])
