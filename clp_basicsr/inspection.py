@@ -57,6 +57,7 @@ class Inspection:
     gradient_ratio: float
     """Its norm over that of L1's; NaN where SR equals GT."""
     network: str
+    criterion: str
     distance: str
     tiles: int
     left_out: tuple[str, ...]
@@ -119,6 +120,7 @@ def inspect(
         gradient=_norm(whole),
         gradient_ratio=_over_l1(whole, shown, gt),
         network=loss.extractor.name,
+        criterion=type(loss.criterion).__name__,
         distance=next(name for name, each in DISTANCES.items() if each is distance_of(loss.criterion)),
         tiles=len(network.tiles),
         left_out=left_out,

@@ -45,5 +45,6 @@ def new_figure(width: float, height: float) -> Figure:
 def pixels(figure: Figure) -> NDArray[np.uint8]:
     """Return the drawn figure as RGB ``(H, W, 3)``."""
     canvas: Any = figure.canvas
+    figure.draw_without_rendering()  # the layout knows the size of tick labels only after they were drawn once
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -67,7 +67,7 @@ def _write(seen: Inspection, folder: Path, name: str, sr_is: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     png, page_file = folder / f"inspect_{name}.png", folder / f"inspect_{name}.html"
     sheet = pixels(draw_sheet(seen, name, sr_is))
-    Image.fromarray(sheet).save(png, optimize=True)
+    Image.fromarray(sheet).save(png)
     titles = {"LR": "LR, upsampled", "SR": sr_is, "GT": "GT"}
     page_file.write_text(page(seen, name, titles, sheet), encoding="utf-8")
     print(summary(seen))

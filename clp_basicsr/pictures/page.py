@@ -67,5 +67,5 @@ def _eight_bit(image: Tensor) -> NDArray[np.uint8]:
 
 def _data_uri(image: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

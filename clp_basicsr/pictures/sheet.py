@@ -69,7 +69,7 @@ def summary(seen: Inspection) -> str:
     """Return the inspection's totals in one line."""
     ratio = "" if np.isnan(seen.gradient_ratio) else f", its gradient at SR {seen.gradient_ratio:.3g} x that of L1"
     advice = f" (1:1 at loss_weight {1 / seen.gradient_ratio:.1e})" if seen.gradient_ratio > 0 else ""
-    return f"{seen.network}, distance {seen.distance}: loss {seen.loss:.4g} at weight 1{ratio}{advice}"
+    return f"{seen.network}, {seen.criterion}, {seen.distance}: loss {seen.loss:.4g} at weight 1{ratio}{advice}"
 
 
 def notes(seen: Inspection) -> list[str]:
@@ -143,6 +143,8 @@ def _map(place: Axes, values: Tensor, title: str, size: tuple[int, int], **colou
 def _bar(figure: Figure, drawn: Any, places: Any, extend: str) -> None:
     bar: Any = figure.colorbar(drawn, ax=places, extend=extend, shrink=0.9, pad=0.02)
     bar.ax.tick_params(labelsize=_SMALL)
+    bar.ax.yaxis.get_offset_text().set_fontsize(_SMALL)
+    bar.ax.locator_params(nbins=5)
     bar.formatter.set_powerlimits((-3, 4))
 
 
