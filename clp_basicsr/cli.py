@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from clp_basicsr import __version__
 from clp_basicsr.demo.options import ITERATIONS
+from clp_basicsr.hosts.checkpoints import DamagedCheckpointError
+from clp_basicsr.hosts.disk import NotSavedError
 from clp_basicsr.hosts.gpu import NoGPUError
 from clp_basicsr.pictures import command
 
@@ -22,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         _run(options, rest)
-    except (ImportError, FileNotFoundError, NoGPUError) as error:
+    except (ImportError, FileNotFoundError, NoGPUError, DamagedCheckpointError, NotSavedError) as error:
         print(f"clp-basicsr {options.command}: {error}", file=sys.stderr)
         return 1
     except (TypeError, ValueError) as error:

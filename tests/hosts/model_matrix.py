@@ -18,7 +18,7 @@ from hosts.realesrgan import DEGRADATIONS, LITTLE_BLUR, write_large_images
 Image = np.ndarray
 Pair = tuple[Tensor, Tensor]
 
-FRAMES = 5  # of a clip whose centre is restored
+FRAMES = 5  # of a clip whose centre is restored, and of one to validate
 
 
 # What the loss must see of a batch: LR, and GT.
@@ -151,6 +151,13 @@ def options_for(model_type: str, folder: Path, perceptual: Options | None = None
     return {**options, **deepcopy(row.top)}
 
 
+def clip_to_validate(folder: Path, *, recurrent: bool) -> Options:
+    """Return the options of a data set with one clip, for models that restore all of it at once or frame by frame."""
+    kind = "VideoRecurrentTestDataset" if recurrent else "VideoTestDataset"
+    names = {**_folders(folder / "reds_test"), "name": "REDS4", "io_backend": {"type": "disk"}}
+    return {"type": kind, **names, "cache_data": True, "num_frame": FRAMES, "padding": "reflection"}
+
+
 def options_without_lr(folder: Path) -> Options:
     """Return the options of StyleGAN2Model, which has noise in the place of LR, and no perceptual loss."""
     options = options_for("SRGANModel", folder)
@@ -172,6 +179,9 @@ def write_material(folder: Path) -> None:
             photo = _photo(name, moved=8 * frame)
             _write_pair(folder / "vimeo", f"clip/{name}/im{frame + 1}.png", photo, _smaller(photo))
             _write_pair(folder / "reds", f"{name}/{frame:08d}.png", photo, _smaller(photo))
+    for frame in range(FRAMES):
+        photo = _photo("astronaut", moved=8 * frame)
+        _write_pair(folder / "reds_test", f"astronaut/{frame:08d}.png", photo, _smaller(photo))
     (folder / "vimeo" / "names.txt").write_text("".join(f"clip/{name} 7 (96,96,3)\n" for name in CROPS))
     (folder / "reds" / "names.txt").write_text("".join(f"{name} 1 (96,96,3)\n" for name in CROPS))
     (folder / "large").mkdir()

@@ -1,26 +1,28 @@
-"""Every model of BasicSR in its own training loop: the LR that the loss sees is the one of its GT."""
+"""Every model of BasicSR in its own training loop: the LR that loss and metric see is the one of GT."""
 
+import re
 from functools import partialmethod
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from basicsr.data.prefetch_dataloader import CPUPrefetcher
 from basicsr.utils import USMSharp
+from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from hosts.model_matrix import MATRIX, OWN, options_for, options_without_lr, write_material
-from hosts.options import CROP, SCALE
+from clp_basicsr import metrics
+from hosts.model_matrix import FRAMES, MATRIX, OWN, clip_to_validate, options_for, options_without_lr, write_material
+from hosts.pairing import Batches, check_pairs
 from hosts.realesrgan import on_cpu
-from hosts.records import CLP_KEYS, Call, Records, log_entries, log_text
+from hosts.records import CLP_KEYS, Call, Records, log_entries, log_text, scalars
 from hosts.runs import train
 
 __all__ = ["on_cpu"]
 
-pytestmark = pytest.mark.usefixtures("on_cpu", "narrow_sharpening")
+README = Path(__file__).parents[2] / "README.md"
 
-Batches = list[dict[str, Tensor]]
+pytestmark = pytest.mark.usefixtures("on_cpu", "narrow_sharpening")
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +59,13 @@ def run(model_type: str, material: Path, folder: Path, **changes: object) -> Pat
     return train(folder, options_for(model_type, material, **changes), *(("--import", imports) if imports else ()))
 
 
+def test_no_model_of_basicsr_is_left_out() -> None:
+    registered = {name for name, model in MODEL_REGISTRY if model.__module__.startswith("basicsr.")}
+    assert registered == {name for name in MATRIX if not name.startswith("ThirdParty")} | {"StyleGAN2Model"}
+    (table,) = re.findall(r"^### Every model_type$.*?^```", README.read_text(encoding="utf-8"), flags=re.M | re.S)
+    assert {name.removesuffix("_basicsr") for name in registered} == set(re.findall(r"`(\w+Model)`", table))
+
+
 @pytest.mark.parametrize("model_type", MATRIX)
 def test_lr_is_the_one_of_gt(
     model_type: str, material: Path, tmp_path: Path, records: Records, batches: Batches
@@ -73,23 +82,6 @@ def test_lr_is_the_one_of_gt(
         seen = [row.sees(**batch) for batch in batches[: row.steps]]
         assert torch.equal(torch.cat([call.lr for call in records.calls]), torch.cat([lr for lr, _ in seen]))
         assert torch.equal(torch.cat([call.target for call in records.calls]), torch.cat([gt for _, gt in seen]))
-
-
-def check_pairs(calls: list[Call], batches: Batches) -> None:
-    """Of all LR images there were, other frames of a clip among them, the one given with a GT is the nearest to it."""
-    targets, lrs = (small(images) for images in zip(*((call.target, call.lr) for call in calls)))
-    there = torch.cat([lrs, *(small([batch["lq"].flatten(0, -4)]) for batch in batches if "lq" in batch)])
-    own = (lrs - targets).abs().mean((1, 2, 3))
-    distances = (there[None] - targets[:, None]).abs().mean((2, 3, 4))
-    same = (there[None] == lrs[:, None]).flatten(2).all(2)
-    assert not same.all(1).any()
-    assert own.max() < 0.01
-    assert (distances.masked_fill(same, 1).min(1).values > 3 * own).all()
-
-
-def small(images: list[Tensor]) -> Tensor:
-    """Return images of any size as area-downsampled GT: LR of a quarter of the size stays what it is."""
-    return F.adaptive_avg_pool2d(torch.cat(list(images)), CROP // SCALE)
 
 
 def check_pool(calls: list[Call]) -> None:
@@ -134,3 +126,24 @@ def test_a_model_without_a_perceptual_loss_trains_and_says_so_once(
     warning = "StyleGAN2Model has not built the CLPLoss of `train: perceptual_opt`: this run trains without it"
     assert log_text(experiment).count(warning) == 1
     assert not records.calls
+
+
+@pytest.mark.parametrize("model_type", [name for name in MATRIX if name.startswith(("Video", "EDVR"))])
+def test_validation_of_clips(model_type: str, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU, where BasicSR's own keeps the metrics on one; the metric sees the LR of each frame."""
+    seen: list[Call] = []
+
+    def pull(sr: Tensor, target: Tensor, lr: Tensor, **_: object) -> float:
+        seen.append(Call(sr, target, lr))
+        return 0.25 * len(seen)
+
+    monkeypatch.setattr(metrics, "clp_pull", pull)
+    options = options_for(model_type, material)
+    options["datasets"]["val"] = clip_to_validate(material, recurrent="Recurrent" in model_type)
+    options["val"] = {"val_freq": 3, "save_img": False, "metrics": {"pull": {"type": "calculate_clp_pull"}}}
+    experiment = train(tmp_path, options, *(("--import", OWN) if MATRIX[model_type].imports else ()))
+
+    assert len(seen) == FRAMES
+    check_pairs(seen, [])
+    mean = sum(0.25 * count for count in range(1, FRAMES + 1)) / FRAMES
+    assert scalars(experiment)[3]["metrics/pull"] == scalars(experiment)[3]["metrics/pull/astronaut"] == mean
