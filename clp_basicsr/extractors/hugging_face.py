@@ -289,7 +289,7 @@ def _hub_errors(name: str, source: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError) as error:
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, TypeError, ValueError) as error:
         if _is_folder(source):
             raise ValueError(
                 f"Checkpoint folder '{source}' for `{name}` cannot be read: {reason(error)} It must hold "
