@@ -18,8 +18,9 @@ PARTS = ("train", "development", "test")
 _OF_SCIKIT_LEARN = ("china", "flower")
 _GREY = ("brick", "camera", "coins", "grass", "gravel", "moon")
 _TILE = 240
-_TILES_PER_SIDE = 4
-_LARGEST = 384
+_TILED = 720
+_JUDGED = 384
+"""Large enough for NIQE's blocks, small enough to judge often."""
 
 Image = NDArray[np.uint8]
 
@@ -57,7 +58,7 @@ def _build(photos: Mapping[str, list[str]], scale: int, folder: Path) -> None:
     for part in PARTS:
         for name in photos[part]:
             image = _read(name)
-            cuts = list(_tiles(image)) if part == "train" else [_middle(image, scale)]
+            cuts = list(_tiles(image)) if part == "train" else [_middle(image, scale, _JUDGED)]
             for index, cut in enumerate(cuts):
                 stem = f"{name}_{index:02d}" if part == "train" else name
                 _write_pair(unfinished / part, stem, cut, scale)
@@ -78,6 +79,8 @@ def _read(name: str) -> Image:
 
 
 def _tiles(image: Image) -> Iterator[Image]:
+    """Cut the middle of a photo, where it shows something, into tiles that overlap little."""
+    image = _middle(image, 1, _TILED)
     tops, lefts = (_starts(side) for side in image.shape[:2])
     for top in tops:
         for left in lefts:
@@ -85,14 +88,11 @@ def _tiles(image: Image) -> Iterator[Image]:
 
 
 def _starts(side: int) -> list[int]:
-    """Return where a side's tiles begin: evenly spread, as many as overlap little, four at most."""
-    count = min(_TILES_PER_SIDE, max(1, side // _TILE))
-    return [int(start) for start in np.linspace(0, side - _TILE, count)]
+    return [int(start) for start in np.linspace(0, side - _TILE, side // _TILE)]
 
 
-def _middle(image: Image, scale: int) -> Image:
-    """Return the middle, of 384 px a side at most: large enough for NIQE's blocks, small enough to judge often."""
-    sides = [min(side, _LARGEST) // scale * scale for side in image.shape[:2]]
+def _middle(image: Image, scale: int, largest: int) -> Image:
+    sides = [min(side, largest) // scale * scale for side in image.shape[:2]]
     top, left = ((whole - side) // 2 for whole, side in zip(image.shape[:2], sides))
     return image[top : top + sides[0], left : left + sides[1]]
 

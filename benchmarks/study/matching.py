@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import statistics
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from benchmarks.study.matrix import Matrix
 from clp_basicsr import CLPLoss
 from clp_basicsr.gradients import squared_norms
 
-_BATCHES = 8
+_CROPS = 64
 
 
 def matched_weights(matrix: Matrix, train: Mapping[str, Path], start: Path, study: Path) -> dict[str, float]:
@@ -27,9 +28,9 @@ def matched_weights(matrix: Matrix, train: Mapping[str, Path], start: Path, stud
     missing = [arm for arm, keywords in matrix.arms.items() if keywords is not None and arm not in known]
     if missing:
         network = load_network(matrix, start)
-        batches = [_batch(matrix, train, seed) for seed in range(_BATCHES)]
+        crops = list(_crops(matrix, train))
         for arm in missing:
-            known[arm] = _weight(_measurable(matrix.loss(arm)), network, batches)
+            known[arm] = _weight(_measurable(matrix.loss(arm)), network, crops)
         path.write_text(json.dumps(known, indent=1))
     return known
 
@@ -47,13 +48,18 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _weight(loss: Callable[..., Tensor], network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
-    pixel = own = 0.0
-    for target, lr in batches:
+def _weight(loss: Callable[..., Tensor], network: nn.Module, crops: list[tuple[Tensor, Tensor]]) -> float:
+    """Return L1's gradient over the loss's on the middle one of the crops.
+
+    Not of a batch: a loss in units of the gap GT-LR has by far its largest gradient where that gap is small, and a
+    single flat crop would say how weak it is on all others.
+    """
+    ratios = []
+    for target, lr in crops:
         sr = network(lr).requires_grad_()
-        norms = squared_norms(loss(sr, target, lr), sr, target, None).sqrt()
-        pixel, own = pixel + float(norms[0]), own + float(norms[1])
-    return pixel / own
+        pixel, own = squared_norms(loss(sr, target, lr), sr, target, None).sqrt().tolist()
+        ratios.append(own / pixel)
+    return 1 / statistics.median(ratios)
 
 
 def _measurable(keywords: dict[str, Any]) -> Callable[..., Tensor]:
@@ -68,17 +74,14 @@ def _measurable(keywords: dict[str, Any]) -> Callable[..., Tensor]:
     return lambda sr, target, lr: loss(sr, target)[0]
 
 
-def _batch(matrix: Matrix, train: Mapping[str, Path], seed: int) -> tuple[Tensor, Tensor]:
-    """Return crops of the training images as in the training: GT ``(N, 3, H, W)`` and LR."""
-    chance, side = random.Random(seed), matrix.crop // matrix.scale
+def _crops(matrix: Matrix, train: Mapping[str, Path]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield crops of the training images as in the training: GT ``(1, 3, H, W)`` and LR."""
+    chance, side = random.Random(0), matrix.crop // matrix.scale
     names = sorted(path.name for path in train["gt"].iterdir())
-    crops = []
-    for name in chance.choices(names, k=matrix.batch):
-        gt, lr = read(train["gt"] / name), read(train["lq"] / name)
+    for name in chance.choices(names, k=_CROPS):
+        gt, lr = read(train["gt"] / name).to(device()), read(train["lq"] / name).to(device())
         top, left = (chance.randint(0, length - side) for length in lr.shape[-2:])
-        crops.append((_cut(gt, top, left, side, matrix.scale), _cut(lr, top, left, side, 1)))
-    gts, lrs = zip(*crops)
-    return torch.cat(gts).to(device()), torch.cat(lrs).to(device())
+        yield _cut(gt, top, left, side, matrix.scale), _cut(lr, top, left, side, 1)
 
 
 def _cut(image: Tensor, top: int, left: int, side: int, scale: int) -> Tensor:
