@@ -24,11 +24,6 @@ class Run:
     seed: int
 
     @property
-    def group(self) -> str:
-        """All runs that differ in nothing but arm and seed, the control aside, which has no strength."""
-        return f"{self.strength:g}{'_gan' if self.gan else ''}"
-
-    @property
     def name(self) -> str:
         strength = "" if self.arm == CONTROL else f"_x{self.strength:g}"
         return f"{self.arm}{strength}{'_gan' if self.gan else ''}_seed{self.seed}"

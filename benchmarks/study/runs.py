@@ -24,13 +24,11 @@ from benchmarks.study.images import pairs
 from benchmarks.study.judges import Pair, judged
 from benchmarks.study.matching import device, load_network, matched_weights
 from benchmarks.study.matrix import START, Matrix, Run
+from benchmarks.study.results import Results, Scores
 from clp_basicsr.hosts import basicsr_launch
 from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.checkpoints import states
 from clp_basicsr.hosts.whole_files import whole_file
-
-Scores = dict[str, dict[str, float]]
-"""By photo and judge."""
 
 
 def train_all(matrix: Matrix, study: Path, jobs: int) -> None:
@@ -73,7 +71,7 @@ def scores_file(study: Path, part: str, name: str) -> Path:
     return study / "scores" / part / f"{name}.json"
 
 
-def read_scores(study: Path, part: str, runs: Iterable[Run]) -> dict[Run, Scores]:
+def read_scores(study: Path, part: str, runs: Iterable[Run]) -> Results:
     """Return the scores of those runs that have been judged."""
     files = {run: scores_file(study, part, run.name) for run in runs}
     return {run: json.loads(path.read_text()) for run, path in files.items() if path.exists()}
