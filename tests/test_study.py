@@ -194,3 +194,28 @@ def test_matrices_that_are_shipped_can_be_read(tmp_path: Path) -> None:
     assert len(photos) == len(set(photos)), "no photo is in two parts"
     with pytest.raises(ValueError, match="must name arms"):
         read_matrix(_write(tmp_path / "bad.yml", rounds=[{"strength": 1, "arms": ["pul"]}]))
+
+
+def test_judges_prefer_gt_to_its_blur_and_agree_with_their_packages() -> None:
+    pytest.importorskip("piq")
+    pytest.importorskip("basicsr")
+    import piq
+    import torch
+    import torch.nn.functional as F
+
+    from benchmarks.study.judges import JUDGES, Pair, judged
+    from clp_basicsr import register
+    from clp_basicsr.demo.photos import photo
+
+    register()
+    target = torch.from_numpy(photo("astronaut")[:240, 100:340]).permute(2, 0, 1)[None].float() / 255
+    sr = F.avg_pool2d(target, 5, stride=1, padding=2, count_include_pad=False)
+    blurred, itself = (judged(Pair(each, target, 4, MATRIX["features"]), list(JUDGES)) for each in (sr, target))
+    for name, judge in JUDGES.items():
+        assert judge.better * blurred[name] < judge.better * itself[name] or not judge.better, name
+    assert blurred["sharpness"] < 0.5
+    assert itself["sharpness"] == pytest.approx(1)
+    rounded = (sr * 255).round() / 255
+    assert blurred["haarpsi"] == pytest.approx(float(piq.haarpsi(rounded, target)), rel=1e-4)
+    difference = (rounded - target)[..., 4:-4, 4:-4].double()
+    assert blurred["psnr"] == pytest.approx(float(-10 * difference.square().mean().log10()), abs=1e-3)

@@ -32,8 +32,9 @@ def test_interval_is_that_of_every_possible_draw() -> None:
         assert np.quantile(means, quantile - 0.02) - 1e-9 <= end <= np.quantile(means, quantile + 0.02) + 1e-9
 
 
-def test_interval_of_many_is_the_normal_one() -> None:
-    values = np.random.default_rng(1).normal(0.3, 1, (400, 1))
+@pytest.mark.parametrize("shape", [(400, 1), (1, 400)])
+def test_interval_of_many_seeds_or_photos_is_the_normal_one(shape: tuple[int, int]) -> None:
+    values = np.random.default_rng(1).normal(0.3, 1, shape)
     found = interval(values)
     half = 1.96 * values.std() / 20
     assert found.low == pytest.approx(values.mean() - half, abs=0.01)
@@ -96,6 +97,8 @@ def test_differences_are_of_the_same_seed_and_photo() -> None:
     results = _results()
     found = differences(results, (4.0, False), "ratio", "pull", "psnr")
     one, other = (results[Run(arm, 4.0, False, 1)] for arm in ("ratio", "pull"))
+    results[Run("pull", 4.0, False, 1)] = dict(reversed(other.items()))
+    assert np.array_equal(found, differences(results, (4.0, False), "ratio", "pull", "psnr")), "in whatever order"
     assert found.tolist() == [[one[photo]["psnr"] - other[photo]["psnr"] for photo in ("a", "b")]]
     assert differences(results, (4.0, False), "pull", "none", "psnr").shape == (1, 2), "the control has no strength"
 

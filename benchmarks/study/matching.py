@@ -54,7 +54,7 @@ def _weight(loss: Callable[..., Tensor], network: nn.Module, crops: list[tuple[T
     Not of a batch: a loss in units of the gap GT-LR has by far its largest gradient where that gap is small, and a
     single flat crop would say how weak it is on all others.
     """
-    ratios = []
+    ratios: list[float] = []
     for target, lr in crops:
         sr = network(lr).requires_grad_()
         pixel, own = squared_norms(loss(sr, target, lr), sr, target, None).sqrt().tolist()

@@ -81,7 +81,8 @@ def super_resolved(matrix: Matrix, study: Path, name: str, lr: torch.Tensor) -> 
     """Return what a finished run's network makes of LR ``(1, 3, h, w)``."""
     network = load_network(matrix, study / options.checkpoint(name))
     with torch.inference_mode():
-        return network(lr.to(device())).clamp(0, 1)
+        sr: torch.Tensor = network(lr.to(device()))
+    return sr.clamp(0, 1)
 
 
 def _order(train: Mapping[str, Path], study: Path, seed: int) -> int:
@@ -107,7 +108,7 @@ def _in_processes(title: str, names: list[str], jobs: int, task: Callable[[str],
     # A server that has imported everything starts them; it must not touch the GPU.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.study.runs", "clp_basicsr.train", "basicsr.train"])
-    waiting, running, failed = list(names), dict[int, tuple[str, BaseProcess]](), list[str]()
+    waiting, running, failed = list(names), dict[Any, tuple[str, BaseProcess]](), list[str]()
     with tqdm(total=len(names), desc=title, unit="run", dynamic_ncols=True, disable=not names) as bar:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -117,9 +118,9 @@ def _in_processes(title: str, names: list[str], jobs: int, task: Callable[[str],
                 running[process.sentinel] = name, process
             bar.set_postfix_str(", ".join(name for name, _ in running.values()))
             for sentinel in wait(list(running)):
-                name, process = running.pop(sentinel)  # type: ignore[index]
-                process.join()
-                failed += [name] * (process.exitcode != 0)
+                name, ended = running.pop(sentinel)
+                ended.join()
+                failed += [name] * (ended.exitcode != 0)
                 bar.update()
     if failed:
         raise RuntimeError(
