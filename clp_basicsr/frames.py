@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from clp_basicsr.images import check_tensor
+
 
 def as_images(sr: Tensor, target: Tensor, lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the three as ``(N, C, H, W)``, each SR frame beside the LR frame it was made from.
@@ -16,9 +18,12 @@ def as_images(sr: Tensor, target: Tensor, lr: Tensor) -> tuple[Tensor, Tensor, T
             for its VideoRecurrentGANModel.
 
     Raises:
-        ValueError: if clips do not have the same N and T.
+        TypeError: if one is no dense floating point tensor.
+        ValueError: if one is empty, or clips do not have the same N and T.
     """
-    dimensions = [images.dim() if isinstance(images, Tensor) else 0 for images in (sr, target, lr)]
+    for name, images in (("sr", sr), ("target", target), ("lr", lr)):
+        check_tensor(name, images)
+    dimensions = [images.dim() for images in (sr, target, lr)]
     if dimensions == [4, 4, 5]:
         if sr.shape[0] == lr.shape[0]:
             return sr, target, lr[:, lr.shape[1] // 2]

@@ -22,5 +22,6 @@ def squared_norms(value: Tensor, sr: Tensor, target: Tensor, model: Any | None) 
     (own,) = torch.autograd.grad(value, sr, retain_graph=True)
     pixel_loss: Callable[[Tensor, Tensor], Tensor] = getattr(model, "cri_pix", None) or F.l1_loss
     leaf = sr.detach().requires_grad_()
+    target = target.clone() if target.is_inference() else target  # autograd does not take those of inference mode
     (pixel,) = torch.autograd.grad(pixel_loss(leaf, target), leaf)
     return torch.stack((pixel.float().square().sum(), own.float().square().sum()))

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+"""What images may be; there is no arithmetic on floats of 8 bits."""
+
 
 def check_images(sr: Tensor, target: Tensor, lr: Tensor) -> None:
     """Check the three image batches against each other.
@@ -24,7 +27,7 @@ def check_images(sr: Tensor, target: Tensor, lr: Tensor) -> None:
         ValueError: if shapes, channels or devices do not fit.
     """
     for name, images in (("sr", sr), ("target", target), ("lr", lr)):
-        _check_batch(name, images)
+        check_batch(name, images)
     if sr.shape != target.shape:
         raise ValueError(
             f"Images `sr` and `target` must have the same shape, but got {_shape(sr)} and {_shape(target)}."
@@ -45,20 +48,42 @@ def check_images(sr: Tensor, target: Tensor, lr: Tensor) -> None:
             )
 
 
-def _check_batch(name: str, images: object) -> None:
+def check_tensor(name: str, images: object) -> None:
+    """Check what needs no shape: whether it is a tensor that can hold images.
+
+    Raises:
+        TypeError: if it is no dense floating point tensor.
+        ValueError: if it is empty.
+    """
     if not isinstance(images, Tensor):
         raise TypeError(f"Images `{name}` must be a torch.Tensor, but got {type(images).__name__}.")
-    if not images.is_floating_point():
-        raise TypeError(
-            f"Images `{name}` must be floating point with values in [0, 1], but got {images.dtype}. "
-            f"For 8-bit images: {name}.float() / 255."
+    if images.dtype not in DTYPES:
+        cure = (
+            f"Convert them: {name}.float()" if images.is_floating_point() else f"For 8-bit images: {name}.float() / 255"
         )
+        raise TypeError(
+            f"Images `{name}` must be floating point (16 bits or more) with values in [0, 1], but got {images.dtype}. "
+            f"{cure}."
+        )
+    if images.is_nested or images.layout != torch.strided:
+        layout = "a nested tensor" if images.is_nested else images.layout
+        raise TypeError(f"Images `{name}` must be an ordinary dense tensor, but got {layout}.")
+    if 0 in images.shape:
+        raise ValueError(f"Images `{name}` must not be empty, but got {_shape(images)}.")
+
+
+def check_batch(name: str, images: Tensor) -> None:
+    """Check one batch ``(N, 1 or 3, H, W)``.
+
+    Raises:
+        TypeError: if it is no dense floating point tensor.
+        ValueError: if it has another shape.
+    """
+    check_tensor(name, images)
     if images.dim() != 4:
         raise ValueError(f"Images `{name}` must have the shape (N, 3, H, W), but got {_shape(images)}.")
     if images.shape[1] not in (1, 3):
         raise ValueError(f"Images `{name}` must have 1 or 3 channels in dimension 1, but got {_shape(images)}.")
-    if 0 in images.shape:
-        raise ValueError(f"Images `{name}` must not be empty, but got {_shape(images)}.")
 
 
 def _shape(images: Tensor) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import as_rgb, at_least_float32, check_images
-from clp_basicsr.negatives import Negative, Source, Step, build_sources, upsampled_lr
+from clp_basicsr.negatives import Negative, Source, Step, build_sources, for_rehearsal, upsampled_lr
 from clp_basicsr.presets import with_presets
 from clp_basicsr.references import References
 from clp_basicsr.schedule import Schedule
@@ -248,8 +248,12 @@ class CLPLoss(nn.Module):
         """
         if self._evaluated:
             return
-        with torch.no_grad():
-            self.evaluate(sr, target, lr)
+        sources, self.sources = self.sources, for_rehearsal(self.sources)
+        try:
+            with torch.no_grad():
+                self.evaluate(sr, target, lr)
+        finally:
+            self.sources = sources
         self.take_summary()
         self._probe = self._probe and Probe()
 

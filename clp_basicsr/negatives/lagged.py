@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clp_basicsr import arguments
 from clp_basicsr.clock import Clock
+from clp_basicsr.images import check_batch, check_tensor
 from clp_basicsr.messages import shown
 from clp_basicsr.negatives.base import Negative, Step
 
@@ -48,6 +49,7 @@ class LaggedNetwork:
         """Return the copy's output, or nothing before ``start``.
 
         Raises:
+            TypeError: if what its ``net_g`` returns is no dense floating point tensor.
             ValueError: if there is no model with a ``net_g``, or its output does not have GT's size.
         """
         model = step.find_model()
@@ -56,7 +58,10 @@ class LaggedNetwork:
         if iteration < self.start:
             return []
         output = self._refreshed(current, iteration)(step.given_lr)
-        images = step.prepare(output.flatten(0, 1) if output.dim() == 5 else output).clamp(0, 1)
+        check_tensor("net_g(lq)", output)
+        frames = output.flatten(0, 1) if output.dim() == 5 else output
+        check_batch("net_g(lq)", frames)
+        images = step.prepare(frames).clamp(0, 1)
         if images.shape != step.target.shape:
             raise ValueError(
                 f"The negative `lagged` must have the shape of `target`, {tuple(step.target.shape)}, but the network "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clp_basicsr.images import check_batch, check_tensor
 from clp_basicsr.negatives.base import Negative, Step
 
 
@@ -18,6 +19,7 @@ class Supplied:
         """Return one negative for each folder of the data set.
 
         Raises:
+            TypeError: if they are no dense floating point tensor.
             ValueError: if the model has none, or they are of another size than GT.
         """
         supplied: Tensor | None = getattr(step.find_model(), "neg", None)
@@ -26,7 +28,10 @@ class Supplied:
                 "The negative `files` needs images that the data set brings, but the model has none in `neg`. "
                 "In BasicSR: `type: PairedNegativeDataset` and `dataroot_neg: FOLDER` under `datasets: train`."
             )
+        check_tensor("neg", supplied)
         batches = supplied.unbind(1) if supplied.dim() == 5 else (supplied,)
+        for images in batches:
+            check_batch("neg", images)
         prepared = [step.prepare(images.to(step.target)) for images in batches]
         for images in prepared:
             if images.shape != step.target.shape:

@@ -87,6 +87,32 @@ def test_no_floating_point(loss: CLPLoss, argument: str, dtype: torch.dtype) -> 
     refused(loss, TypeError, f"`{argument}`", "floating point", str(dtype), "/ 255", **{argument: SR.to(dtype)})
 
 
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_floats_that_know_no_arithmetic(loss: CLPLoss, argument: str) -> None:
+    small = SR.to(torch.float8_e4m3fn)
+    refused(loss, TypeError, f"`{argument}`", "float8_e4m3fn", f"{argument}.float()", **{argument: small})
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_no_dense_tensor(loss: CLPLoss, argument: str) -> None:
+    refused(loss, TypeError, f"`{argument}`", "dense", "sparse_coo", **{argument: SR.to_sparse()})
+    ragged = torch.nested.nested_tensor([torch.rand(3, 32, 32), torch.rand(3, 30, 32)])
+    refused(loss, TypeError, f"`{argument}`", "dense", "nested", **{argument: ragged})
+
+
+def test_clips_without_frames(loss: CLPLoss) -> None:
+    refused(loss, ValueError, "`lr` must not be empty", lr=images(2, 0, 3, 8, 8))
+
+
+@pytest.mark.parametrize("auto_weight", [None, 0.1])
+def test_ground_truth_made_in_inference_mode(auto_weight: float | None) -> None:
+    loss = CLPLoss("random_convs", auto_weight=auto_weight)
+    with torch.inference_mode():
+        target, lr = SR.clone(), LR.clone()
+    sr = (SR * 0.9).requires_grad_()
+    assert loss(sr, target, lr) == CLPLoss("random_convs", auto_weight=auto_weight)(sr, SR, LR)
+
+
 @pytest.mark.parametrize("given", [np.zeros((2, 3, 32, 32), np.float32), [1.0], "image", 3])
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_no_tensor(loss: CLPLoss, argument: str, given: object) -> None:

@@ -180,6 +180,20 @@ def test_lagged_without_schedulers_counts_calls() -> None:
     assert seen == [1.0, 1.0, 3.0]
 
 
+def test_a_rehearsal_has_negatives_that_start_later_and_leaves_no_trace() -> None:
+    model, sources = Model(), [{"type": "lagged", "start": 3}, "blur"]
+    late, only = (loss_with(sources[:count], start_iter=2).bind(model) for count in (2, 1))
+    for iteration in (1, 2):
+        assert late(SR, GT, LR) == only.bind(model.at(iteration))(SR, GT, LR) == 0
+    with torch.no_grad():
+        model.net_g[0].weight.add_(0.1)
+    fresh = loss_with(sources).bind(model.at(3))
+    assert late(SR, GT, LR) == fresh(SR, GT, LR) > 0
+    other = Model(scale=2)
+    with pytest.raises(ValueError, match="shape of `target`"):
+        loss_with(sources, start_iter=2).bind(other)(SR, GT, LR)
+
+
 def test_lagged_in_the_loss() -> None:
     model = Model().at(1)
     loss = loss_with(["lr", "lagged"]).bind(model)
@@ -216,6 +230,35 @@ def test_supplied_of_another_size() -> None:
     model.neg = LR  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=r"`files` must have the shape of `target`"):
         loss_with("files").bind(model)(SR, GT, LR)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        (GT.mul(255).byte(), TypeError, "floating point"),
+        (GT[0], ValueError, "(N, 3, H, W)"),
+        (GT[:, :2], ValueError, "1 or 3 channels"),
+        ([GT], TypeError, "torch.Tensor"),
+        (GT[:, None][:, :0], ValueError, "empty"),
+    ],
+    ids=["8 bits", "one image", "two channels", "list", "no folders"],
+)
+@pytest.mark.parametrize("source", ["files", "lagged"])
+def test_images_of_the_model_that_cannot_be_meant(source: str, given: Any, kind: type[Exception], said: str) -> None:
+    model = Model()
+    model.neg, model.net_g = given, Returning(given)  # type: ignore[attr-defined]
+    with pytest.raises(kind, match="`neg`" if source == "files" else r"`net_g\(lq\)`") as caught:
+        loss_with(source).bind(model)(SR, GT, LR)
+    assert said in str(caught.value)
+
+
+class Returning(nn.Module):
+    def __init__(self, given: Any) -> None:
+        super().__init__()
+        self.given = given
+
+    def forward(self, images: Tensor) -> Any:
+        return self.given
 
 
 def test_relative_is_the_mean_over_its_negatives() -> None:
