@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from clp_basicsr.hosts.neosr import clp_loss
 from clp_basicsr.loss import KEYWORDS
-from hosts.neosr_runs import build, needs_neosr, neosr, registered, train
+from hosts.neosr_runs import ONE_LINE, build, needs_neosr, neosr, registered, train
 from hosts.options import Options
 from hosts.records import CLP_KEYS
 
@@ -122,6 +123,15 @@ def test_the_commented_options_of_the_loss_are_real(file: Path) -> None:
     """As everything in a TOML they belong to the table above them."""
     (block,) = re.findall(r"^\[train\.perceptual_opt\]\n(.*?)^\[", file.read_text(), re.M | re.S)
     assert set(re.findall(r"^#(\w+) =", block, re.M)) == {"weights", "start_iter", "warmup_iter"}
+
+
+def test_the_readmes_blocks() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"```python\n{ONE_LINE}```" in readme
+    (block,) = re.findall(r"```toml\n(.*?)```", readme, re.S)
+    perceptual = tomllib.loads(block)["train"]["perceptual_opt"]
+    assert perceptual.pop("type") == clp_loss.__name__
+    assert set(perceptual) <= set(KEYWORDS)
 
 
 @every_file
