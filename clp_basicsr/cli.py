@@ -1,4 +1,4 @@
-"""``clp-basicsr train | test | demo``."""
+"""``clp-basicsr train | test | demo | inspect``."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from collections.abc import Sequence
 
 from clp_basicsr import __version__
 from clp_basicsr.demo.options import ITERATIONS
+from clp_basicsr.hosts.checkpoints import DamagedCheckpointError
+from clp_basicsr.hosts.disk import NotSavedError
 from clp_basicsr.hosts.gpu import NoGPUError
+from clp_basicsr.pictures import command
+
+_BASICSRS_FLAGS = ("train", "test")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; what a person can mend is one line, no traceback."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command == "demo":
+    if rest and options.command not in _BASICSRS_FLAGS:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         _run(options, rest)
-    except (ImportError, FileNotFoundError, NoGPUError) as error:
+    except (ImportError, FileNotFoundError, NoGPUError, DamagedCheckpointError, NotSavedError) as error:
         print(f"clp-basicsr {options.command}: {error}", file=sys.stderr)
         return 1
-    except ValueError as error:
-        if options.command != "demo":
+    except (TypeError, ValueError) as error:
+        if options.command in _BASICSRS_FLAGS:
             raise
-        print(f"clp-basicsr demo: {error}", file=sys.stderr)
+        print(f"clp-basicsr {options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\nclp-basicsr {options.command}: stopped. {_how_to_continue(options.command)}", file=sys.stderr)
@@ -46,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         "--iterations", type=_positive, default=ITERATIONS, help="length of the training (default: %(default)s)"
     )
     demo.add_argument("--fresh", action="store_true", help="start anew instead of continuing an earlier run")
+    looking = commands.add_parser("inspect", help="draw what the loss sees of one image: maps, gradient, layers")
+    command.add_arguments(looking)
     return parser
 
 
@@ -61,6 +68,9 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
         from clp_basicsr.demo.run import run
 
         run(options.model, options.weights, options.iterations, fresh=options.fresh)
+        return
+    if options.command == "inspect":
+        command.run(options)
         return
     from clp_basicsr.hosts import basicsr_launch
 

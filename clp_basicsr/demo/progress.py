@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from clp_basicsr.hosts.basicsr_launch import replaced
+from clp_basicsr.hosts.replacing import replaced
 
 
 class _Watch:

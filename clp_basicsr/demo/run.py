@@ -17,6 +17,7 @@ from clp_basicsr.demo.photos import build_data_set
 from clp_basicsr.demo.progress import watched
 from clp_basicsr.hosts import basicsr_launch
 from clp_basicsr.hosts.basicsr import register
+from clp_basicsr.hosts.checkpoints import states
 from clp_basicsr.loss import CLPLoss
 
 _DATA = Path("datasets/clp_demo")
@@ -69,8 +70,7 @@ def _train(options: Path, folder: Path, done: int, iterations: int) -> None:
 
 
 def _iterations_done(folder: Path) -> int:
-    state = basicsr_launch.newest_state(folder / "training_states")
-    return int(state.stem) if state else 0
+    return max((int(state.stem) for state in states(folder / "training_states")), default=0)
 
 
 def _report(options: Path, folder: Path, loss: CLPLoss) -> None:
@@ -100,6 +100,8 @@ def _trained_network(options: Path, folder: Path) -> nn.Module:
 
     opt: dict[str, Any] = yaml.safe_load(options.read_text(encoding="utf-8"))
     network: nn.Module = build_network(opt["network_g"])
-    state = torch.load(folder / "models" / "net_g_latest.pth", map_location="cpu", weights_only=True)
+    # Not net_g_latest.pth: a run that was killed when it had its iterations may not have got to it.
+    path = folder / "models" / f"net_g_{_iterations_done(folder)}.pth"
+    state = torch.load(path, map_location="cpu", weights_only=True)
     network.load_state_dict(state["params_ema"])
     return network.eval()

@@ -22,6 +22,9 @@ PRECISIONS: dict[str, torch.dtype] = {
     "float16": torch.float16,
 }
 
+_MOST_LISTED = 40
+"""VGG19's 32 layers are read at a glance, the 400 nodes of a DenseNet are not."""
+
 
 class FeatureExtractor(nn.Module):
     """A frozen network: images ``(N, 3, H, W)`` in [0, 1] to ``{layer: (N, C, h, w)}``.
@@ -45,6 +48,8 @@ class FeatureExtractor(nn.Module):
         *,
         use_input_norm: bool = True,
         precision: str = "float32",
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         """Set up the contract.
 
@@ -53,8 +58,10 @@ class FeatureExtractor(nn.Module):
             layers: the layers to return, in order of depth.
             default_layer_weights: what a loss weights the layers with when it is told nothing.
             minimum_size: smallest height and width of the images, in pixels.
-            use_input_norm: subtract ImageNet's mean and divide by its standard deviation.
+            use_input_norm: subtract ``mean`` and divide by ``std``.
             precision: a key of `PRECISIONS`; below float32 the network runs under autocast.
+            mean: of the images that the network was trained on, per channel; ImageNet's, mostly.
+            std: their standard deviation.
         """
         super().__init__()
         self.name = name
@@ -63,7 +70,7 @@ class FeatureExtractor(nn.Module):
         self.minimum_size = minimum_size
         self.use_input_norm = use_input_norm
         self.precision = precision
-        for key, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        for key, values in (("mean", mean), ("std", std)):
             self.register_buffer(key, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> FeatureExtractor:
@@ -131,20 +138,23 @@ def check_layers(
         ValueError: if the network has no such layer, or none is given.
     """
     wanted = default if given is None else given
+    listing = _listing(available, default)
     if not wanted:
-        raise ValueError(f"Layers of `{network}` must name at least one among {_listing(available)}, but got none.")
+        raise ValueError(f"Layers of `{network}` must name at least one among {listing}, but got none.")
     for layer in wanted:
         if layer not in available:
             raise ValueError(
-                f"Layer names of `{network}` must be among {_listing(available)}, but got {shown(layer)}."
+                f"Layer names of `{network}` must be among {listing}, but got {shown(layer)}."
                 f"{did_you_mean(layer, available)}"
             )
     return tuple(layer for layer in available if layer in wanted)
 
 
-def _listing(layers: Sequence[str]) -> str:
-    if len(layers) > 8 and layers[0].startswith("block"):
+def _listing(layers: Sequence[str], default: Sequence[str]) -> str:
+    if len(layers) > 8 and layers[0] == "block1":
         return f"'{layers[0]}' … '{layers[-1]}'"
+    if len(layers) > _MOST_LISTED:
+        return f"{list(default)} and {len(layers) - len(default)} more"
     return str(list(layers))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
-from clp_basicsr.extractors.weights import RANDOM, folder_at, seeded_initialisation
+from clp_basicsr.extractors.weights import RANDOM, folder_at, hugging_face_cache, seeded_initialisation
 from clp_basicsr.images import reflect_pad_to_multiple
 from clp_basicsr.messages import reason, shown
 
@@ -307,14 +306,9 @@ def _hub_errors(name: str, source: str) -> Iterator[None]:
             f"The weights of `{name}` could not be had from the Hugging Face hub: {reason(error)} On a machine with a "
             f"network run `hf download {source} config.json model.safetensors --local-dir {folder}`, copy the folder "
             f"here, and pass it: weights='path/to/{folder}'. Or put it into the Hugging Face cache "
-            f"('{_cache_folder()}'). (DINOv3 is gated: accept its licence on its page and log in with `hf auth login`.)"
+            f"('{hugging_face_cache()}'). (DINOv3 is gated: accept its licence on its page and log in with "
+            "`hf auth login`.)"
         ) from error
-
-
-def _cache_folder() -> str:
-    return os.environ.get("HF_HUB_CACHE") or os.path.join(
-        os.environ.get("HF_HOME", os.path.join("~", ".cache", "huggingface")), "hub"
-    )
 
 
 @contextmanager

@@ -114,3 +114,30 @@ def _what_it_has(given: Tensor | None, parameter: Tensor) -> str:
         return f"has {tuple(given.shape)}"
     kind = "nested" if given.is_nested else f"{given.layout}, {given.dtype}, {given.device}"
     return f"has another kind of tensor ({kind})"
+
+
+def refuse_unknown_tensors(module: nn.Module, state: Mapping[str, Tensor], *, source: str, network: str) -> None:
+    """Refuse a file with tensors that ``module``, the whole network, does not have.
+
+    A deeper network of the same family begins with the same names and shapes: it shows only in what is left over.
+
+    Raises:
+        ValueError: if there is such a tensor.
+    """
+    known = {
+        f"{path}.{name}".removeprefix(".")
+        for path, each in module.named_modules()
+        for name in (*each._parameters, *each._buffers)
+    }
+    for name in state:
+        if name not in known:
+            raise ValueError(
+                f"Weights in '{source}' must be those of `{network}`, but they hold '{name}', which it does not have."
+            )
+
+
+def hugging_face_cache() -> str:
+    """Return the folder in which Hugging Face's client keeps what it downloads."""
+    return os.environ.get("HF_HUB_CACHE") or os.path.join(
+        os.environ.get("HF_HOME", os.path.join("~", ".cache", "huggingface")), "hub"
+    )

@@ -1,7 +1,8 @@
 """Running BasicSR's own, unmodified `train_pipeline` and `test_pipeline` from the working directory.
 
-Four places in which BasicSR 1.4.2 takes a GPU for granted are stood in for while a pipeline runs: `load_resume_state`,
-the process group of `--launcher pytorch`, the wrapping in DDP, and the validation of video models.
+While a pipeline runs, a few of BasicSR's names stand for something else: where BasicSR 1.4.2 takes a GPU
+for granted (`load_resume_state`, the process group of `--launcher pytorch`, the wrapping in DDP, the
+validation of video models), and where it saves and resumes as if no run were ever killed and no disk full.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clp_basicsr.hosts.basicsr import register
+from clp_basicsr.hosts.checkpoints import load_resume_state
+from clp_basicsr.hosts.disk import named_if_the_disk_is_full
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
 from clp_basicsr.hosts.gpu import named_if_it_needs_a_gpu
 from clp_basicsr.hosts.ranks import alike_on_all_ranks
+from clp_basicsr.hosts.replacing import replaced
+from clp_basicsr.hosts.saving import Saving
 from clp_basicsr.hosts.video_validation import on_the_cpu
 
 
@@ -39,6 +44,8 @@ def train(arguments: Sequence[str]) -> None:
         FileNotFoundError: if the option file does not exist.
         ImportError: if BasicSR or a package to import is not installed or does not import.
         NoGPUError: if something in the run calls CUDA by name and there is no GPU.
+        DamagedCheckpointError: if ``path: resume_state`` asks for a checkpoint that is not whole.
+        NotSavedError: if a checkpoint cannot be written, or the disk is full; the earlier ones are left.
         RuntimeError: if the processes of a distributed run would resume from different states.
     """
     _run("basicsr.train", "train_pipeline", arguments)
@@ -71,6 +78,7 @@ def _run(module_name: str, pipeline: str, arguments: Sequence[str]) -> None:
         imports = "".join(f" --import {name}" for name in extensions)
         stack.enter_context(_command_line(f"{module_name} (by clp_basicsr{imports})", arguments))
         stack.enter_context(named_if_it_needs_a_gpu())
+        stack.enter_context(named_if_the_disk_is_full())
         for owner, name, substitute in _substitutes(module):
             stack.enter_context(replaced(owner, name, substitute))
         getattr(module, pipeline)(os.getcwd())
@@ -107,26 +115,20 @@ def _command_line(program: str, arguments: Sequence[str]) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def replaced(owner: Any, name: str, substitute: Any) -> Iterator[None]:
-    """Set an attribute for the time of a ``with`` block."""
-    original = getattr(owner, name)
-    setattr(owner, name, substitute)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
-
-
 def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
+    from basicsr.models.base_model import BaseModel
+    from basicsr.utils import dist_util
+
     substitutes: list[tuple[Any, str, Any]] = []
     if hasattr(pipeline_module, "load_resume_state"):
+        saving = Saving()
         substitutes.append((pipeline_module, "load_resume_state", alike_on_all_ranks(load_resume_state)))
+        substitutes.append((torch, "save", saving.save))
+        for name in ("save_network", "save_training_state"):
+            substitutes.append((BaseModel, name, saving.never_ignored(getattr(BaseModel, name))))
     if not torch.cuda.is_available():
-        from basicsr.models.base_model import BaseModel
         from basicsr.models.video_base_model import VideoBaseModel
         from basicsr.models.video_recurrent_model import VideoRecurrentModel
-        from basicsr.utils import dist_util
 
         substitutes.append((dist_util, "_init_dist_pytorch", _init_gloo))
         substitutes.append((dist_util, "_init_dist_slurm", _refuse_slurm))
@@ -134,30 +136,6 @@ def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
         for model in (VideoBaseModel, VideoRecurrentModel):
             substitutes.append((model, "dist_validation", on_the_cpu(model.dist_validation)))
     return substitutes
-
-
-def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the training state to resume from, read to the CPU, or None to start afresh.
-
-    As ``load_resume_state`` in basicsr/train.py, which needs a GPU to read with; optimizers move
-    what they load to where their parameters are.
-    """
-    from basicsr.utils import check_resume
-
-    path = newest_state(Path(opt["path"]["training_states"])) if opt["auto_resume"] else None
-    if path is not None:
-        opt["path"]["resume_state"] = str(path)
-    if not opt["path"].get("resume_state") or (opt["auto_resume"] and path is None):
-        return None
-    state: dict[str, Any] = torch.load(opt["path"]["resume_state"], map_location="cpu", weights_only=True)
-    check_resume(opt, state["iter"])
-    return state
-
-
-def newest_state(folder: Path) -> Path | None:
-    """Return the training state of the highest iteration in ``folder``, None where there is none."""
-    states = {int(path.stem): path for path in folder.glob("*.state") if path.stem.isdigit()}
-    return states[max(states)] if states else None
 
 
 def _init_gloo(backend: str, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from clp_basicsr.negatives.lagged import LaggedNetwork
 from clp_basicsr.negatives.lr import UpsampledLR, upsampled_lr
 from clp_basicsr.negatives.supplied import Supplied
 
-__all__ = ["SOURCES", "Negative", "Source", "Step", "build_sources", "upsampled_lr"]
+__all__ = ["SOURCES", "Negative", "Source", "Step", "build_sources", "for_rehearsal", "upsampled_lr"]
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "lr": UpsampledLR,
@@ -42,6 +43,15 @@ def build_sources(given: object) -> list[Source]:
     if not entries:
         raise ValueError("Argument `negatives` must name at least one source, but got none.")
     return [_build(entry) for entry in entries]
+
+
+def for_rehearsal(sources: list[Source]) -> list[Source]:
+    """Return copies that all have their turn at once; what they draw leaves ``sources`` as they are."""
+    copies = copy.deepcopy(sources)
+    for source in copies:
+        if isinstance(source, LaggedNetwork):
+            source.start = 0
+    return copies
 
 
 def _build(entry: object) -> Source:

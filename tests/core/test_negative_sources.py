@@ -180,6 +180,20 @@ def test_lagged_without_schedulers_counts_calls() -> None:
     assert seen == [1.0, 1.0, 3.0]
 
 
+def test_a_rehearsal_has_negatives_that_start_later_and_leaves_no_trace() -> None:
+    model, sources = Model(), [{"type": "lagged", "start": 3}, "blur"]
+    late, only = (loss_with(sources[:count], start_iter=2).bind(model) for count in (2, 1))
+    for iteration in (1, 2):
+        assert late(SR, GT, LR) == only.bind(model.at(iteration))(SR, GT, LR) == 0
+    with torch.no_grad():
+        model.net_g[0].weight.add_(0.1)
+    fresh = loss_with(sources).bind(model.at(3))
+    assert late(SR, GT, LR) == fresh(SR, GT, LR) > 0
+    other = Model(scale=2)
+    with pytest.raises(ValueError, match="shape of `target`"):
+        loss_with(sources, start_iter=2).bind(other)(SR, GT, LR)
+
+
 def test_lagged_in_the_loss() -> None:
     model = Model().at(1)
     loss = loss_with(["lr", "lagged"]).bind(model)

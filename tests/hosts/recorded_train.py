@@ -26,7 +26,7 @@ def recorded() -> Iterator[list[Step]]:
     from basicsr.models.base_model import BaseModel
     from basicsr.models.sr_model import SRModel
 
-    from clp_basicsr.hosts.basicsr_launch import replaced
+    from clp_basicsr.hosts.replacing import replaced
 
     feed, reduce = SRModel.feed_data, BaseModel.reduce_loss_dict
     steps: list[Step] = []

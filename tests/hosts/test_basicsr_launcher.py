@@ -49,6 +49,9 @@ def substituted() -> list[Any]:
         basicsr.train.load_resume_state,
         basicsr.train.train_pipeline,
         BaseModel.model_to_device,
+        BaseModel.save_network,
+        BaseModel.save_training_state,
+        torch.save,
         dist_util._init_dist_pytorch,
         sys.argv,
     ]

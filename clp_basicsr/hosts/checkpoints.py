@@ -1,0 +1,114 @@
+"""Which checkpoint a run goes on from: the newest that is whole, its networks included."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clp_basicsr.hosts.whole_files import remove_unfinished
+from clp_basicsr.messages import reason
+
+Options = dict[str, Any]
+State = dict[str, Any]
+
+
+class DamagedCheckpointError(RuntimeError):
+    """A file of a checkpoint is missing, or cannot be read as it was written."""
+
+
+def load_resume_state(opt: Options) -> State | None:
+    """Return the training state to resume from, read to the CPU, or None to start afresh.
+
+    As ``load_resume_state`` in basicsr/train.py, which needs a GPU to read with, and takes the state of
+    the highest number whatever is in it. Optimizers move what they load to where their parameters are.
+
+    Raises:
+        DamagedCheckpointError: if ``path: resume_state`` asks for a checkpoint that is not whole.
+        FileNotFoundError: if it asks for one that is not there.
+    """
+    from basicsr.utils import check_resume
+
+    found = _newest_whole(opt) if opt["auto_resume"] else _asked_for(opt)
+    if found is None:
+        return None
+    path, state = found
+    opt["path"]["resume_state"] = str(path)
+    check_resume(opt, state["iter"])
+    if opt["rank"] == 0:
+        for folder in ("models", "training_states"):
+            remove_unfinished(Path(opt["path"][folder]))
+    return state
+
+
+def states(folder: Path) -> list[Path]:
+    """Return BasicSR's training states in ``folder``, that of the highest iteration first."""
+    found = [path for path in folder.glob("*.state") if path.stem.isdigit()]
+    return sorted(found, key=lambda path: int(path.stem), reverse=True)
+
+
+def _newest_whole(opt: Options) -> tuple[Path, State] | None:
+    found = states(Path(opt["path"]["training_states"]))
+    for path in found:
+        try:
+            return path, _load_whole(path, opt)
+        except DamagedCheckpointError as error:
+            warnings.warn(f"The checkpoint of iteration {path.stem} is skipped: {error}.", stacklevel=2)
+    if found:
+        warnings.warn(
+            f"No training state in '{found[0].parent}' can be resumed from: training starts at iteration 0. "
+            "The folder of the earlier run stays, with `_archived_` and the time added to its name.",
+            stacklevel=2,
+        )
+    return None
+
+
+def _asked_for(opt: Options) -> tuple[Path, State] | None:
+    path = opt["path"].get("resume_state")
+    if not path:
+        return None
+    try:
+        return Path(path), _load_whole(Path(path), opt)
+    except DamagedCheckpointError as error:
+        raise DamagedCheckpointError(
+            f"Argument `path: resume_state` must be a training state that can be resumed from, but got '{path}': "
+            f"{error}. Name an earlier one, or use --auto_resume, which takes the newest that is whole."
+        ) from error
+
+
+def _load_whole(path: Path, opt: Mapping[str, Any]) -> State:
+    state: State = _read(path)
+    for network in _networks(opt, state["iter"]):
+        if not network.exists():
+            raise DamagedCheckpointError(f"'{network}' is missing")
+        _read(network)
+    return state
+
+
+def _networks(opt: Mapping[str, Any], iteration: int) -> list[Path]:
+    """The files from which ``check_resume`` in basicsr/utils/misc.py lets a model load its networks.
+
+    It names one for each network of the option file, whether the model has such a network or not:
+    those of which nothing was ever saved are left out.
+    """
+    folder, ignored = Path(opt["path"]["models"]), opt["path"].get("ignore_resume_networks") or ()
+    labels = [name.replace("network_", "") for name in opt if name.startswith("network_") and name not in ignored]
+    return [folder / f"net_{label}_{iteration}.pth" for label in labels if any(folder.glob(f"net_{label}_*.pth"))]
+
+
+def _read(path: Path) -> Any:
+    """Read a file of `torch.save`, a zip archive with checksums, which `torch.load` does not look at."""
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                changed = archive.testzip()
+            if changed is None:
+                file.seek(0)
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # of many types, depending on where the damage is
+            raise DamagedCheckpointError(f"'{path}' is cut off or damaged ({reason(error)})") from error
+    raise DamagedCheckpointError(f"'{path}' is damaged (checksum of '{changed}')")

@@ -1,0 +1,51 @@
+"""Saying what a full disk means for a run: Python's and torch's own errors name neither the file nor a cure."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class NotSavedError(RuntimeError):
+    """Something that a run has to keep could not be written."""
+
+
+@contextmanager
+def named_if_the_disk_is_full() -> Iterator[None]:
+    """Turn an error for want of room into one that says where room is wanted.
+
+    Raises:
+        NotSavedError: in place of the operating system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        place = Path(error.filename or Path.cwd())
+        what = f"'{place}'" if error.filename else f"The run's log, TensorBoard file or images below '{place}'"
+        raise NotSavedError(
+            f"{what} could not be written: {error.strerror}; {room_at(place)}. Make room, and go on from the last "
+            "checkpoint with --auto_resume."
+        ) from error
+
+
+def room_at(path: Path) -> str:
+    """Say how much room is left on the disk of a file that may not be there."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    return f"{readable_size(shutil.disk_usage(folder).free)} are free there"
+
+
+def readable_size(size: int) -> str:
+    """Return a number of bytes as a person reads it: ``"3.4 MB"``."""
+    value, unit = float(size), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"

@@ -1,0 +1,35 @@
+"""Files that are either whole or not there, whenever a process is killed and whatever the disk holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+_UNFINISHED = ".unfinished"  # unlike `.state` and `.pth`, an ending that nobody looks for
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name, and the place of an earlier one, when all of it is on the disk.
+
+    Until then, and for good if the process is killed, it is another file beside it; see `remove_unfinished`.
+    """
+    unfinished = path.with_name(path.name + _UNFINISHED)
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut leaves the name, and zeros in the place of what was written
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process left of its last file in ``folder``."""
+    for path in folder.glob(f"*{_UNFINISHED}"):
+        path.unlink()
