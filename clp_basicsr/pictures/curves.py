@@ -77,7 +77,7 @@ def _accumulator(folder: Path) -> Any:
         raise ImportError(
             "Reading training curves needs the package 'tensorboard', which is not installed: pip install tensorboard"
         ) from error
-    # All points, and in the order in which they were written: how to join runs is decided here.
+    # All points: how to join runs is decided here.
     accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0}, purge_orphaned_data=False)
     return accumulator.Reload()
 
@@ -85,7 +85,7 @@ def _accumulator(folder: Path) -> Any:
 def _joined(events: list[Any]) -> Curve:
     """Join what several sessions wrote: where one goes back in time, it replaces what stood there."""
     kept: list[Any] = []
-    for event in events:
+    for event in sorted(events, key=lambda event: float(event.wall_time)):
         while kept and kept[-1].step >= event.step:
             kept.pop()
         kept.append(event)
