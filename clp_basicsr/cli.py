@@ -1,4 +1,4 @@
-"""``clp-basicsr train | test | demo``."""
+"""``clp-basicsr train | test | demo | inspect | plot``."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from clp_basicsr.demo.options import ITERATIONS
 from clp_basicsr.hosts.checkpoints import DamagedCheckpointError
 from clp_basicsr.hosts.disk import NotSavedError
 from clp_basicsr.hosts.gpu import NoGPUError
+from clp_basicsr.pictures import command, plot
+
+_BASICSRS_FLAGS = ("train", "test")
+_PICTURES = {"inspect": command.run, "plot": plot.run}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; what a person can mend is one line, no traceback."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command == "demo":
+    if rest and options.command not in _BASICSRS_FLAGS:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         _run(options, rest)
     except (ImportError, FileNotFoundError, NoGPUError, DamagedCheckpointError, NotSavedError) as error:
         print(f"clp-basicsr {options.command}: {error}", file=sys.stderr)
         return 1
-    except ValueError as error:
-        if options.command != "demo":
+    except (TypeError, ValueError) as error:
+        if options.command in _BASICSRS_FLAGS:
             raise
-        print(f"clp-basicsr demo: {error}", file=sys.stderr)
+        print(f"clp-basicsr {options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\nclp-basicsr {options.command}: stopped. {_how_to_continue(options.command)}", file=sys.stderr)
@@ -48,6 +52,10 @@ def _parser() -> argparse.ArgumentParser:
         "--iterations", type=_positive, default=ITERATIONS, help="length of the training (default: %(default)s)"
     )
     demo.add_argument("--fresh", action="store_true", help="start anew instead of continuing an earlier run")
+    looking = commands.add_parser("inspect", help="draw what the loss sees of one image: maps, gradient, layers")
+    command.add_arguments(looking)
+    plotting = commands.add_parser("plot", help="draw the training curves of one or several runs")
+    plot.add_arguments(plotting)
     return parser
 
 
@@ -63,6 +71,9 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
         from clp_basicsr.demo.run import run
 
         run(options.model, options.weights, options.iterations, fresh=options.fresh)
+        return
+    if options.command in _PICTURES:
+        _PICTURES[options.command](options)
         return
     from clp_basicsr.hosts import basicsr_launch
 

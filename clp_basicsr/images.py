@@ -100,13 +100,13 @@ def as_rgb(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
-def reflect_pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Pad ``(N, C, H, W)`` by reflection, centred, until H and W are multiples of ``multiple``.
+def reflect_pad_to_multiple(images: Tensor, multiple: int, remainder: int = 0) -> Tensor:
+    """Pad ``(N, C, H, W)`` by reflection, centred, until H and W are multiples of ``multiple`` plus ``remainder``.
 
     Patch embeddings drop the right and bottom pixels that do not fill a patch in silence; padding
     keeps every pixel in sight.
     """
-    height, width = (-images.shape[-2]) % multiple, (-images.shape[-1]) % multiple
+    height, width = ((remainder - length) % multiple for length in images.shape[-2:])
     if not height and not width:
         return images
     top, left = height // 2, width // 2

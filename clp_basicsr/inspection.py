@@ -28,6 +28,8 @@ class LayerView:
 
     maps: LayerMaps
     """Four maps ``(h, w)``, on the CPU."""
+    gradient: Tensor
+    """Norm over colours of the gradient of its part of the loss at the SR image, ``(H, W)``."""
     to_target: float
     """d(sr, gt): for ``l2`` the root mean square over channels, else the mean."""
     to_negative: float
@@ -55,6 +57,7 @@ class Inspection:
     gradient_ratio: float
     """Its norm over that of L1's; NaN where SR equals GT."""
     network: str
+    criterion: str
     distance: str
     tiles: int
     left_out: tuple[str, ...]
@@ -108,13 +111,16 @@ def inspect(
     return Inspection(
         images=_on_cpu({"LR": resize_to(small, (gt.shape[-2], gt.shape[-1])), "SR": shown, "GT": gt}),
         layers={
-            layer: LayerView(maps, *numbers[:4], loss_share=of_loss, gradient_share=of_gradient)
+            layer: LayerView(
+                maps, _norm(gradients[layer]), *numbers[:4], loss_share=of_loss, gradient_share=of_gradient
+            )
             for (layer, (maps, numbers)), (of_loss, of_gradient) in zip(views.items(), shares)
         },
         loss=sum(parts_of_loss),
-        gradient=torch.linalg.vector_norm(whole[0], dim=0).cpu(),
+        gradient=_norm(whole),
         gradient_ratio=_over_l1(whole, shown, gt),
         network=loss.extractor.name,
+        criterion=type(loss.criterion).__name__,
         distance=next(name for name, each in DISTANCES.items() if each is distance_of(loss.criterion)),
         tiles=len(network.tiles),
         left_out=left_out,
@@ -160,6 +166,11 @@ def _shares(values: Sequence[float]) -> list[float]:
 
 def _along(gradients: Mapping[str, Tensor], whole: Tensor) -> list[float]:
     return _shares([float((gradient.double() * whole.double()).sum()) for gradient in gradients.values()])
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(gradient[0], dim=0)
+    return norm.cpu()
 
 
 def _over_l1(gradient: Tensor, sr: Tensor, target: Tensor) -> float:

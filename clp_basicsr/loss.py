@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clp_basicsr import arguments
 from clp_basicsr.balance import Balance
-from clp_basicsr.criteria import OPTIONS, Terms, build_criterion
+from clp_basicsr.binding import BoundModule
+from clp_basicsr.criteria import Terms, build_criterion
 from clp_basicsr.diagnostics import Diagnostics, Probe
 from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS
@@ -24,28 +24,6 @@ from clp_basicsr.presets import with_presets
 from clp_basicsr.references import References
 from clp_basicsr.schedule import Schedule
 
-KEYWORDS = (
-    "model",
-    "preset",
-    "weights",
-    "loss_weight",
-    "auto_weight",
-    "start_iter",
-    "warmup_iter",
-    "layer_weights",
-    "criterion",
-    *OPTIONS,
-    "distance",
-    "negatives",
-    "align_corners",
-    "invert_equal_pixels",
-    "use_input_norm",
-    "range_norm",
-    "input_scale",
-    "precision",
-    "diagnostics",
-)
-
 
 class Summary(NamedTuple):
     """The last call in three numbers: 0-dim, detached, still on the device."""
@@ -55,7 +33,7 @@ class Summary(NamedTuple):
     active: Tensor
 
 
-class CLPLoss(nn.Module):
+class CLPLoss(BoundModule):
     """Pulls SR towards GT and pushes it away from LR, in the feature space of a frozen network.
 
     With the default ``margin="relative"`` the value is about 2 x ``loss_weight`` where SR equals
@@ -106,11 +84,12 @@ class CLPLoss(nn.Module):
 
         Args:
             model: "vgg", "dinov2", "dinov2_small" … "dinov2_giant_reg", "dinov3_…",
-                "efficientnet_lite0", a Hugging Face id, or a checkpoint folder.
+                "efficientnet_lite0", "torchvision:resnet50", "timm:convnext_tiny", a Hugging Face id, or a
+                checkpoint folder.
             preset: a key of `clp_basicsr.presets.PRESETS`: a published loss ("aecr", "csd", "c2pnet",
                 "rlfn", "pcl"); what is given beside it overrules it.
-            weights: None for the published weights, a path to a file (VGG, EfficientNet-Lite) or
-                checkpoint folder (Hugging Face), or "random" for an untrained network.
+            weights: None for the published weights, a path to a file (VGG, EfficientNet-Lite, torchvision,
+                timm) or checkpoint folder (Hugging Face), or "random" for an untrained network.
             loss_weight: multiplies the result; > 0. With ``auto_weight`` it is the largest weight allowed.
             auto_weight: keeps the norm of the loss's gradient at the SR image at this share of the pixel
                 loss's (the model's ``cri_pix``; L1 without a model); None for a constant weight.
@@ -137,7 +116,8 @@ class CLPLoss(nn.Module):
             align_corners: resize LR as the first implementation did; shifts the negative.
             invert_equal_pixels: replace negative pixels equal to GT by ``1 - GT``, as the first
                 implementation did; kills the loss on images with borders.
-            use_input_norm: normalise with ImageNet's mean and standard deviation.
+            use_input_norm: normalise with the mean and standard deviation of the network's training: ImageNet's,
+                but for some of torchvision and timm.
             range_norm: images are in [-1, 1] and are mapped to [0, 1] first.
             input_scale: multiplies the images on their way into the network; 255 reproduces CSD.
             precision: "float32", or "bfloat16" / "float16" to run the network under autocast.
@@ -187,8 +167,6 @@ class CLPLoss(nn.Module):
         self._evaluated = False
         self._probe = Probe() if arguments.flag("diagnostics", diagnostics) else None
         self.weight: float | Tensor = self.loss_weight
-        self._owner: weakref.ref[Any] | None = None
-        self._lr: Tensor | None = None
 
     def forward(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> Tensor:
         """Return the loss as a 0-dim tensor; gradient flows into ``sr`` alone.
@@ -257,67 +235,6 @@ class CLPLoss(nn.Module):
         self.take_summary()
         self._probe = self._probe and Probe()
 
-    @contextmanager
-    def negatives(self, lr: Tensor) -> Iterator[CLPLoss]:
-        """Use ``lr`` in every call inside the ``with`` block that passes none.
-
-        For training loops that call all their losses as ``loss(sr, target)``.
-
-        Example:
-            >>> with loss.negatives(batch["lq"]):
-            ...     total = sum(criterion(sr, target) for criterion in criteria)
-        """
-        outer, self._lr = self._lr, lr
-        try:
-            yield self
-        finally:
-            self._lr = outer
-
-    def bind(self, model: Any) -> CLPLoss:
-        """Read the LR batch from ``model.lq`` whenever ``lr`` is not given; return the loss itself.
-
-        Only a weak reference is kept; it is neither copied nor pickled.
-
-        Raises:
-            TypeError: if ``model`` is of a type that cannot be referenced weakly.
-        """
-        try:
-            self._owner = weakref.ref(model)
-        except TypeError as error:
-            raise TypeError(
-                f"Argument `model` of bind must be an object of an ordinary class, such as a BasicSR model, but got a "
-                f"{type(model).__name__}, which cannot be referenced weakly. Pass its LR batch instead: "
-                "loss(sr, target, lr)."
-            ) from error
-        return self
-
-    def bound_lr(self) -> Tensor:
-        """Return the batch of the `negatives` block around this call, or else ``lq`` of the bound model.
-
-        Raises:
-            ValueError: if there is neither, or the model has no ``lq`` now.
-        """
-        if self._lr is not None:
-            return self._lr
-        model = self.bound_model()
-        if model is None:
-            raise ValueError(
-                "CLPLoss needs the LR batch as its negative, but got none and is bound to no model. "
-                "Pass it, loss(sr, target, lr), or bind the model that keeps it in `lq` once: loss.bind(model). Where "
-                "others call the loss: with loss.negatives(lr): ..."
-            )
-        lr: Tensor | None = getattr(model, "lq", None)
-        if lr is None:
-            raise ValueError(
-                f"CLPLoss is bound to a {type(model).__name__}, which must hold the LR batch in `lq`, but has none "
-                "now. Call its feed_data first, or pass the batch: loss(sr, target, lr)."
-            )
-        return lr
-
-    def bound_model(self) -> Any | None:
-        """Return the model this loss is bound to, None where there is none or it is gone."""
-        return self._owner() if self._owner is not None else None
-
     def take_summary(self) -> Summary | None:
         """Return ``summary`` and forget it, so that a later step does not report it again."""
         summary, self.summary = self.summary, None
@@ -370,7 +287,7 @@ class CLPLoss(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process and this step."""
-        return {**self.__dict__, "_owner": None, "_lr": None, "summary": None, "_probe": self._probe and Probe()}
+        return {**super().__getstate__(), "summary": None, "_probe": self._probe and Probe()}
 
     def _full_weight(self, value: Tensor, sr: Tensor, target: Tensor) -> float | Tensor:
         if self.balance is None:
@@ -390,3 +307,7 @@ class CLPLoss(nn.Module):
 def _weighted_mean(values: list[Tensor], weights: list[float] | list[int]) -> Tensor:
     total = sum(value * weight for value, weight in zip(values, weights))
     return total / sum(weights)  # type: ignore[return-value]
+
+
+KEYWORDS = tuple(list(inspect.signature(CLPLoss.__init__).parameters)[1:-1])
+"""What the loss can be told: all but ``self`` and ``**unknown``."""

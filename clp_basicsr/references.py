@@ -34,4 +34,7 @@ class References:
         return part.roll(negative.shift, 0) if negative.shift else part
 
     def _place(self, images: Tensor) -> int | None:
-        return next((place for place, batch in enumerate(self.batches) if batch is images), None)
+        for place, batch in enumerate(self.batches):
+            if batch is images:
+                return place
+        return None

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from skimage import data
 from torch import Tensor, nn
 from torchvision.models import vgg
@@ -62,6 +63,25 @@ def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("vgg") / "vgg19.pth"
     torch.save({**state, "classifier.6.bias": torch.zeros(10)}, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def package_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By name, state dicts of small networks of torchvision and timm, random and larger than as initialised."""
+    import timm
+
+    folder = tmp_path_factory.mktemp("packages")
+    paths: dict[str, Path] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        for name in ("torchvision:squeezenet1_1", "timm:test_resnet", "timm:test_vit3"):
+            package, _, model = name.partition(":")
+            network = timm.create_model(model) if package == "timm" else torchvision.models.get_model(model)
+            for parameter in network.parameters():
+                parameter.detach().add_(0.05 * torch.randn(parameter.shape))
+            paths[name] = folder / f"{model}.pth"
+            torch.save(network.state_dict(), paths[name])
+    return paths
 
 
 @pytest.fixture(scope="session")

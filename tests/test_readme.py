@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from clp_basicsr import CLPLoss
-from clp_basicsr.extractors import ALIASES, NETWORKS
+from clp_basicsr.extractors import ALIASES, NETWORKS, PACKAGES
 from clp_basicsr.loss import KEYWORDS
 from clp_basicsr.negatives import build_sources
 
@@ -85,10 +85,17 @@ def _write_tiny_data(folder: Path) -> None:
 
 
 def test_python_block_runs(workplace: Path) -> None:
-    (block,) = [block for block in _blocks("python") if "CLPLoss" in block]
+    block, *_ = [block for block in _blocks("python") if "CLPLoss" in block]
     names: dict[str, object] = {}
     exec(block, names)
     assert names["sr"].grad.abs().sum() > 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore:weights='random'")
+def test_block_with_a_torchvision_network_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = [block for block in _blocks("python") if "torchvision:" in block]
+    exec(block, {})
+    assert capsys.readouterr().out == "torchvision:resnet18 ['layer1', 'layer2.0.relu']\n"
 
 
 @needs_basicsr
@@ -153,6 +160,7 @@ def test_keyword_table_is_the_signature() -> None:
 
 def test_every_network_is_named() -> None:
     (row,) = [line for line in README.splitlines() if line.startswith("| `model` |")]
+    assert all(f'"{package}:NAME"' in row for package in PACKAGES)
     for name in [*ALIASES, *NETWORKS]:
         family, _, size = name.partition("_")
         assert f'"{name}"' in row or (f'"{family}' in row and f"_{size.removesuffix('_reg')}`" in row), name

@@ -9,10 +9,12 @@ from typing import Protocol
 
 import torch
 
-from clp_basicsr.extractors.base import FeatureExtractor
+from clp_basicsr.extractors.base import FeatureExtractor, try_out
 from clp_basicsr.extractors.efficientnet_lite import EFFICIENTNET_LITE, EfficientNetLite
 from clp_basicsr.extractors.hugging_face import DINO_MODELS, HuggingFaceBackbone
 from clp_basicsr.extractors.random_convs import RandomConvs
+from clp_basicsr.extractors.timm_features import TimmFeatures
+from clp_basicsr.extractors.torchvision_nodes import TorchvisionNodes
 from clp_basicsr.extractors.vgg import VGG19
 from clp_basicsr.extractors.weights import RANDOM, folder_at
 from clp_basicsr.messages import not_a_choice, shown
@@ -39,6 +41,8 @@ NETWORKS: dict[str, _Build] = {
     **dict.fromkeys(EFFICIENTNET_LITE, EfficientNetLite),
     "random_convs": RandomConvs,
 }
+PACKAGES: dict[str, _Build] = {"torchvision": TorchvisionNodes, "timm": TimmFeatures}
+"""Packages of many networks; ``model`` is ``package:name``."""
 
 
 def build_extractor(
@@ -52,10 +56,11 @@ def build_extractor(
     """Return a frozen network that turns images ``(N, 3, H, W)`` in [0, 1] into named feature maps.
 
     Args:
-        model: a key of `NETWORKS` or `ALIASES`, a Hugging Face id ("owner/name"), or a checkpoint folder.
+        model: a key of `NETWORKS` or `ALIASES`, a key of `PACKAGES` with a name ("torchvision:resnet50"), a
+            Hugging Face id ("owner/name"), or a checkpoint folder.
         layers: names of the layers to return; None for the network's defaults.
         weights: None (published weights), a path, or ``"random"``.
-        use_input_norm: normalise with ImageNet's mean and standard deviation.
+        use_input_norm: normalise with the mean and standard deviation that the network was trained with.
         precision: "float32", "bfloat16" or "float16".
 
     Raises:
@@ -63,12 +68,7 @@ def build_extractor(
         ValueError: if there is no such network or layer, or the weights are of another one.
         FileNotFoundError: if the weights cannot be had.
     """
-    if not isinstance(model, str) or not (model in ALIASES or model in NETWORKS or _is_hugging_face(model)):
-        raise ValueError(
-            not_a_choice(
-                "model", model, [*ALIASES, *NETWORKS], ", a Hugging Face id 'owner/name' or a checkpoint folder"
-            )
-        )
+    build = _builder(model)
     if weights is not None and not isinstance(weights, (str, Path)):
         raise TypeError(f"Argument `weights` must be a path, 'random' or null, but got {shown(weights)}.")
     name = ALIASES.get(model, model)
@@ -78,7 +78,6 @@ def build_extractor(
             "perceptual loss; use it for tests and timings only.",
             stacklevel=4,
         )
-    build = NETWORKS.get(name, HuggingFaceBackbone)
     home = torch.empty(0).device  # the default device, which neosr and others set to the GPU
     # Built there, a Hugging Face network would need `accelerate`, and an untrained one would be another one.
     with torch.device("cpu"):
@@ -89,7 +88,28 @@ def build_extractor(
             use_input_norm=use_input_norm,
             precision=precision,
         )
+        try_out(extractor)
     return extractor.to(home)
+
+
+def _builder(model: object) -> _Build:
+    if isinstance(model, str):
+        package, colon, _ = model.partition(":")
+        if colon and package in PACKAGES:
+            return PACKAGES[package]
+        if ALIASES.get(model, model) in NETWORKS:
+            return NETWORKS[ALIASES.get(model, model)]
+        if _is_hugging_face(model):
+            return HuggingFaceBackbone
+    others = ", ".join(f"'{package}:NAME'" for package in PACKAGES)
+    raise ValueError(
+        not_a_choice(
+            "model",
+            model,
+            [*ALIASES, *NETWORKS],
+            f", {others}, a Hugging Face id 'owner/name' or a checkpoint folder",
+        )
+    )
 
 
 def _is_hugging_face(model: str) -> bool:

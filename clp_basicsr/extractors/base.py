@@ -8,16 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr.images import at_least_float32
-from clp_basicsr.messages import did_you_mean, shown
+from clp_basicsr.messages import did_you_mean, reason, shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_LARGEST = 1e9
+"""Weights and features of trained networks stay far below; squares of 1e16 at many positions add up to infinity."""
 
 PRECISIONS: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+_MOST_LISTED = 40
+"""VGG19's 32 layers are read at a glance, the 400 nodes of a DenseNet are not."""
 
 
 class FeatureExtractor(nn.Module):
@@ -42,6 +48,8 @@ class FeatureExtractor(nn.Module):
         *,
         use_input_norm: bool = True,
         precision: str = "float32",
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         """Set up the contract.
 
@@ -50,8 +58,10 @@ class FeatureExtractor(nn.Module):
             layers: the layers to return, in order of depth.
             default_layer_weights: what a loss weights the layers with when it is told nothing.
             minimum_size: smallest height and width of the images, in pixels.
-            use_input_norm: subtract ImageNet's mean and divide by its standard deviation.
+            use_input_norm: subtract ``mean`` and divide by ``std``.
             precision: a key of `PRECISIONS`; below float32 the network runs under autocast.
+            mean: of the images that the network was trained on, per channel; ImageNet's, mostly.
+            std: their standard deviation.
         """
         super().__init__()
         self.name = name
@@ -60,7 +70,7 @@ class FeatureExtractor(nn.Module):
         self.minimum_size = minimum_size
         self.use_input_norm = use_input_norm
         self.precision = precision
-        for key, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        for key, values in (("mean", mean), ("std", std)):
             self.register_buffer(key, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> FeatureExtractor:
@@ -128,18 +138,58 @@ def check_layers(
         ValueError: if the network has no such layer, or none is given.
     """
     wanted = default if given is None else given
+    listing = _listing(available, default)
     if not wanted:
-        raise ValueError(f"Layers of `{network}` must name at least one among {_listing(available)}, but got none.")
+        raise ValueError(f"Layers of `{network}` must name at least one among {listing}, but got none.")
     for layer in wanted:
         if layer not in available:
             raise ValueError(
-                f"Layer names of `{network}` must be among {_listing(available)}, but got {shown(layer)}."
+                f"Layer names of `{network}` must be among {listing}, but got {shown(layer)}."
                 f"{did_you_mean(layer, available)}"
             )
     return tuple(layer for layer in available if layer in wanted)
 
 
-def _listing(layers: Sequence[str]) -> str:
-    if len(layers) > 8 and layers[0].startswith("block"):
+def _listing(layers: Sequence[str], default: Sequence[str]) -> str:
+    if len(layers) > 8 and layers[0] == "block1":
         return f"'{layers[0]}' … '{layers[-1]}'"
+    if len(layers) > _MOST_LISTED:
+        return f"{list(default)} and {len(layers) - len(default)} more"
     return str(list(layers))
+
+
+def try_out(extractor: FeatureExtractor) -> None:
+    """Look at the weights and run the network once, on the smallest grey image: damage shows before the training.
+
+    Raises:
+        ValueError: if weights or features are not finite or beyond all measure, or it does not take RGB images.
+    """
+    for name, tensor in extractor.named_buffers():
+        if tensor.is_floating_point():
+            _check_size(f"tensor '{name}'", tensor, extractor.name)
+    size = extractor.minimum_size
+    grey = torch.full((1, 3, size, size), 0.5, dtype=extractor.mean.dtype)
+    try:
+        with torch.no_grad():
+            features = extractor.extract(grey)
+    except Exception as error:  # a checkpoint folder can hold any network there is
+        raise ValueError(
+            f"Network `{extractor.name}` must take RGB images, but fails with one of {size}x{size} pixels: "
+            f"{reason(error)}"
+        ) from error
+    for layer in extractor.layers:
+        shape = tuple(features[layer].shape)
+        if len(shape) != 4 or 0 in shape:
+            raise ValueError(
+                f"Network `{extractor.name}` must give maps (N, C, h, w), but its layer '{layer}' gives {shape}."
+            )
+        _check_size(f"layer '{layer}' of a grey image", features[layer], extractor.name)
+
+
+def _check_size(what: str, values: Tensor, network: str) -> None:
+    largest = values.abs().max().item() if values.numel() else 0.0
+    if not largest <= _LARGEST:
+        raise ValueError(
+            f"Weights of `{network}` must be those of a trained network, but {what} has values up to {largest:g}: "
+            "the file is damaged, or from a training that diverged."
+        )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import urllib.error
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
+from clp_basicsr.extractors.torchvision_weights import published_state_dict
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
-from clp_basicsr.messages import reason
 
 # Convolutions per block; torchvision's `cfgs["E"]`.
 _CONVOLUTIONS = (2, 2, 4, 4, 4)
@@ -131,8 +129,12 @@ def _initialised(network: nn.Sequential) -> nn.Sequential:
 
 def _state_dict(weights: str | None) -> tuple[dict[str, Tensor], str]:
     """Return the tensors of the ``features`` part by torchvision's indices, and where they are from."""
+    from torchvision.models import VGG19_Weights
+
     if weights is None and not _BASICSR_FILE.is_file():
-        state, source = _published_state_dict(), "torchvision's VGG19_Weights.IMAGENET1K_V1"
+        place = f"'{_BASICSR_FILE}' (below the folder you train in) or at "
+        state = published_state_dict("vgg19", VGG19_Weights.IMAGENET1K_V1, place=place)
+        source = "torchvision's VGG19_Weights.IMAGENET1K_V1"
     else:
         path = weights if weights is not None else _BASICSR_FILE
         state, source = read_state_dict(path), str(path)
@@ -146,23 +148,3 @@ def _state_dict(weights: str | None) -> tuple[dict[str, Tensor], str]:
                 f"Weights in '{source}' must be those of `vgg19`, but they hold '{key}', which VGG19 does not have."
             )
     return state, source
-
-
-def _published_state_dict() -> dict[str, Tensor]:
-    from torchvision.models import VGG19_Weights
-
-    published = VGG19_Weights.IMAGENET1K_V1
-    cache = Path(torch.hub.get_dir()) / "checkpoints" / published.url.rsplit("/", 1)[-1]
-    try:
-        state = published.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
-    except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
-        raise FileNotFoundError(
-            f"The weights of `vgg19` could not be downloaded ({reason(error)}). On a machine with a network fetch "
-            f"{published.url} and put it at '{_BASICSR_FILE}' (below the folder you train in) or at '{cache}', "
-            "or pass its path: weights='…/vgg19-dcbb9e9d.pth'."
-        ) from error
-    except Exception as error:  # torch's reader fails in as many ways as a file can be broken
-        raise ValueError(
-            f"The weights of `vgg19` at '{cache}' are damaged ({reason(error)}). Delete that file and start again."
-        ) from error
-    return dict(state)

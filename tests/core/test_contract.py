@@ -16,15 +16,26 @@ from clp_basicsr import CLPLoss
 from .oracles import Images, crop
 
 Photos = tuple[Tensor, Tensor]
+Weights = dict[str, Path]
 REDUCED = [("bfloat16", torch.bfloat16, 0.05), ("float16", torch.float16, 0.01)]
 
 
-@pytest.fixture(params=["vgg", "dino", "lite"])
-def loss(request: pytest.FixtureRequest, vgg_weights: Path, dino_folder: Path) -> CLPLoss:
+@pytest.fixture(params=["vgg", "dino", "lite", "torchvision", "timm"])
+def loss(request: pytest.FixtureRequest, vgg_weights: Path, dino_folder: Path, package_weights: Weights) -> CLPLoss:
     return {
         "vgg": lambda: CLPLoss("vgg", weights=vgg_weights, layer_weights={"conv1_2": 1, "relu2_2": 0.5}),
         "dino": lambda: CLPLoss(str(dino_folder), layer_weights={"block1": 1, "block3": 0.5}),
         "lite": lambda: CLPLoss("efficientnet_lite0", layer_weights={"block1": 1, "block3": 0.5}),
+        "torchvision": lambda: CLPLoss(
+            "torchvision:squeezenet1_1",
+            weights=package_weights["torchvision:squeezenet1_1"],
+            layer_weights={"features.0": 1, "features.3": 0.5},
+        ),
+        "timm": lambda: CLPLoss(
+            "timm:test_resnet",
+            weights=package_weights["timm:test_resnet"],
+            layer_weights={"act1": 1, "layer2": 0.5},
+        ),
     }[request.param]()
 
 

@@ -16,7 +16,7 @@ from .oracles import Images, crop, enlarged, upsampled
 Photos = tuple[Tensor, Tensor]
 Build = Callable[..., CLPLoss]
 
-NETWORKS = ("vgg", "dinov2", "dinov2_reg", "dinov3", "lite")
+NETWORKS = ("vgg", "dinov2", "dinov2_reg", "dinov3", "lite", "torchvision", "timm", "timm_vit")
 SIZES = [(128, 128), (192, 192), (256, 256), (120, 200)]
 SETTINGS: list[dict[str, Any]] = [
     {"distance": distance, "margin": margin} for distance in ("l2", "l1", "cosine") for margin in ("relative", 1.0)
@@ -24,8 +24,13 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 @pytest.fixture
-def builds(vgg_weights: Path, dino_folder: Path, dino_reg_folder: Path, dinov3_folder: Path) -> dict[str, Build]:
+def builds(
+    vgg_weights: Path, dino_folder: Path, dino_reg_folder: Path, dinov3_folder: Path, package_weights: dict[str, Path]
+) -> dict[str, Build]:
+    names = {"torchvision": "torchvision:squeezenet1_1", "timm": "timm:test_resnet", "timm_vit": "timm:test_vit3"}
+    packages = {key: partial(CLPLoss, name, weights=package_weights[name]) for key, name in names.items()}
     return {
+        **packages,
         "vgg": partial(CLPLoss, "vgg", weights=vgg_weights),
         "dinov2": partial(CLPLoss, str(dino_folder)),
         "dinov2_reg": partial(CLPLoss, str(dino_reg_folder)),

@@ -63,6 +63,7 @@ def test_shares_are_those_of_a_loss_with_one_layer(vgg_weights: Path, photo_batc
         gradients.append(torch.autograd.grad(value, images.sr)[0])
     whole = sum(gradients)
     for view, value, gradient in zip(seen.layers.values(), values, gradients):
+        torch.testing.assert_close(view.gradient, gradient[0].square().sum(0).sqrt())
         assert view.loss_share == pytest.approx(value / sum(values), rel=1e-9)
         assert view.gradient_share == pytest.approx(float((gradient * whole).sum() / (whole * whole).sum()), rel=1e-9)
 

@@ -23,6 +23,8 @@ NETWORKS: dict[str, dict[str, float]] = {
     "dinov2_small_reg": {"block1": 1},
     "dinov3_small": {"block1": 1},
     "efficientnet_lite0": {"block3": 1},
+    "torchvision:resnet18": {"layer1": 1},
+    "timm:test_resnet": {"layer1": 1},
 }
 
 

@@ -75,7 +75,10 @@ def photos_to_degrade(folder: Path) -> Options:
 
 @dataclass(frozen=True)
 class Row:
-    """How a model is trained here."""
+    """How a model is trained here: with what data and networks, and in which lines its options differ.
+
+    ``train`` and ``perceptual`` go to these sections, ``top`` beside them; ``imports`` is for ``--import``.
+    """
 
     data: Callable[[Path], Options]
     sees: Callable[[Tensor, Tensor], Pair] | None  # None: the model makes LR itself
@@ -100,10 +103,8 @@ FLOW: Options = {"fix_flow": 2, "lr_flow": 1e-4}
 FACES: Options = {"type": "HiFaceGAN", "num_feat": 2, "crop_size": CROP}
 FACES_D: Options = {"type": "HiFaceGANDiscriminator", "num_feat": 2, "n_layers_d": 2}
 FACES_GAN: Options = {"gan_opt": {"type": "MultiScaleGANLoss", "gan_type": "hinge", "loss_weight": 0.1}}
-POOL: Options = {
-    **DEGRADATIONS,
-    "queue_size": 2,
-}  # a batch: from the second step on, pairs are those of the step before
+# The pool holds one batch: from the second step on, pairs are those of the step before.
+POOL: Options = {**DEGRADATIONS, "queue_size": 2}
 USM: Options = {"l1_gt_usm": True, "percep_gt_usm": False, "gan_gt_usm": False}
 OWN = "hosts.third_party"
 
@@ -130,7 +131,7 @@ MATRIX: dict[str, Row] = {
 
 
 def options_for(model_type: str, folder: Path, perceptual: Options | None = None, **train: object) -> Options:
-    """Return the options of a run of two iterations, with two images or clips each and none twice.
+    """Return the options of a run, with two images or clips at each step and none of them twice.
 
     Args:
         model_type: a key of `MATRIX`.

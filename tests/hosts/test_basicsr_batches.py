@@ -21,19 +21,6 @@ def core() -> CLPLoss:
     return CLPLoss(**settings)
 
 
-@pytest.mark.parametrize("model_type", ["SRModel", "ESRGANModel"])
-def test_lr_is_the_one_fed_with_gt(model_type: str, pairs: Path, tmp_path: Path, records: Records) -> None:
-    train(tmp_path, train_options(pairs, model_type=model_type, total_iter=4))
-
-    assert len(records.calls) == len(records.fed) == 4
-    for call, fed in zip(records.calls, records.fed):
-        assert torch.equal(call.lr, fed["lq"])
-        assert torch.equal(call.target, fed["gt"])
-        # what was fed is a pair: an area-downsampled GT differs from LR by no more than rounding
-        torch.testing.assert_close(F.avg_pool2d(call.target, SCALE), call.lr, rtol=0, atol=1.01 / 255)
-    assert not torch.equal(records.fed[0]["lq"], records.fed[1]["lq"])
-
-
 def test_log_holds_the_core_loss(pairs: Path, tmp_path: Path, records: Records, core: CLPLoss) -> None:
     experiment = train(tmp_path, train_options(pairs, total_iter=3))
     logged, sent = log_entries(experiment), scalars(experiment)

@@ -1,0 +1,88 @@
+"""Where the LR batch comes from when a call brings none: a block around it, or the model it is bound to."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class BoundModule(nn.Module):
+    """A loss that frameworks call as ``loss(sr, target)``, without the LR batch that it needs."""
+
+    def __init__(self) -> None:
+        """Start bound to nothing."""
+        super().__init__()
+        self._owner: weakref.ref[Any] | None = None
+        self._lr: Tensor | None = None
+
+    @contextmanager
+    def negatives(self, lr: Tensor) -> Iterator[Self]:
+        """Use ``lr`` in every call inside the ``with`` block that passes none.
+
+        For training loops that call all their losses as ``loss(sr, target)``.
+
+        Example:
+            >>> with loss.negatives(batch["lq"]):
+            ...     total = sum(criterion(sr, target) for criterion in criteria)
+        """
+        outer, self._lr = self._lr, lr
+        try:
+            yield self
+        finally:
+            self._lr = outer
+
+    def bind(self, model: Any) -> Self:
+        """Read the LR batch from ``model.lq`` whenever ``lr`` is not given; return the loss itself.
+
+        Only a weak reference is kept; it is neither copied nor pickled.
+
+        Raises:
+            TypeError: if ``model`` is of a type that cannot be referenced weakly.
+        """
+        try:
+            self._owner = weakref.ref(model)
+        except TypeError as error:
+            raise TypeError(
+                f"Argument `model` of bind must be an object of an ordinary class, such as a BasicSR model, but got a "
+                f"{type(model).__name__}, which cannot be referenced weakly. Pass its LR batch instead: "
+                "loss(sr, target, lr)."
+            ) from error
+        return self
+
+    def bound_lr(self) -> Tensor:
+        """Return the batch of the `negatives` block around this call, or else ``lq`` of the bound model.
+
+        Raises:
+            ValueError: if there is neither, or the model has no ``lq`` now.
+        """
+        if self._lr is not None:
+            return self._lr
+        model = self.bound_model()
+        if model is None:
+            raise ValueError(
+                "CLPLoss needs the LR batch as its negative, but got none and is bound to no model. "
+                "Pass it, loss(sr, target, lr), or bind the model that keeps it in `lq` once: loss.bind(model). Where "
+                "others call the loss: with loss.negatives(lr): ..."
+            )
+        lr: Tensor | None = getattr(model, "lq", None)
+        if lr is None:
+            raise ValueError(
+                f"CLPLoss is bound to a {type(model).__name__}, which must hold the LR batch in `lq`, but has none "
+                "now. Call its feed_data first, or pass the batch: loss(sr, target, lr)."
+            )
+        return lr
+
+    def bound_model(self) -> Any | None:
+        """Return the model this loss is bound to, None where there is none or it is gone."""
+        return self._owner() if self._owner is not None else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process and this step."""
+        return {**self.__dict__, "_owner": None, "_lr": None}
