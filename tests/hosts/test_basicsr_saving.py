@@ -81,9 +81,9 @@ def test_killed_inside_the_writing_of_a_file(file: str, pairs: Path, tmp_path: P
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """The script compares each training, when it has finished, with one that was never killed."""
     script = str(PACKAGE_ROOT / "benchmarks" / "kill_and_resume.py")
-    run = python(script, "--kills", "3", "--aimed", "1", folder=tmp_path)
+    run = python(script, "--kills", "3", "--aimed", "0", folder=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert re.search(r"^4 kills, .* all ended alike$", run.stdout, re.M), run.stdout
+    assert re.search(r"^3 kills, .* all ended alike$", run.stdout, re.M), run.stdout
 
 
 @contextmanager
