@@ -140,8 +140,9 @@ def test_a_spoilt_batch_does_not_decide_the_later_ones(spoilt: int) -> None:
         sr = leaf().detach() * (float("nan") if iteration == spoilt else 1.0)
         loss.bind(model.at(iteration))(sr.requires_grad_(), GT, LR)
         weights.append(float(loss.weight))
-    right = loss_with(auto_weight=SHARE)
+    right = loss_with(auto_weight=SHARE).bind(other := Model())
     right(leaf(), GT, LR)
+    assert other.pixel_calls == 1
     assert 0 < weights[-1] <= float(right.weight) * (1 + 1e-5)
     assert spoilt == 1 or weights[1] == weights[0]
 
