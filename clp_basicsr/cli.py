@@ -1,4 +1,4 @@
-"""``clp-basicsr train | test | demo | inspect``."""
+"""``clp-basicsr train | test | demo | inspect | plot``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from clp_basicsr.demo.options import ITERATIONS
 from clp_basicsr.hosts.checkpoints import DamagedCheckpointError
 from clp_basicsr.hosts.disk import NotSavedError
 from clp_basicsr.hosts.gpu import NoGPUError
-from clp_basicsr.pictures import command
+from clp_basicsr.hosts.option_file import OptionFileError
+from clp_basicsr.pictures import command, plot
 
+_MENDABLE = (ImportError, FileNotFoundError, NoGPUError, DamagedCheckpointError, NotSavedError, OptionFileError)
 _BASICSRS_FLAGS = ("train", "test")
+_PICTURES = {"inspect": command.run, "plot": plot.run}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         _run(options, rest)
-    except (ImportError, FileNotFoundError, NoGPUError, DamagedCheckpointError, NotSavedError) as error:
+    except (
+        ImportError,
+        FileNotFoundError,
+        NoGPUError,
+        DamagedCheckpointError,
+        NotSavedError,
+        OptionFileError,
+    ) as error:
         print(f"clp-basicsr {options.command}: {error}", file=sys.stderr)
         return 1
     except (TypeError, ValueError) as error:
@@ -53,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--fresh", action="store_true", help="start anew instead of continuing an earlier run")
     looking = commands.add_parser("inspect", help="draw what the loss sees of one image: maps, gradient, layers")
     command.add_arguments(looking)
+    plotting = commands.add_parser("plot", help="draw the training curves of one or several runs")
+    plot.add_arguments(plotting)
     return parser
 
 
@@ -69,8 +81,8 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
 
         run(options.model, options.weights, options.iterations, fresh=options.fresh)
         return
-    if options.command == "inspect":
-        command.run(options)
+    if options.command in _PICTURES:
+        _PICTURES[options.command](options)
         return
     from clp_basicsr.hosts import basicsr_launch
 

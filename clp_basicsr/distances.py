@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from clp_basicsr.norms import l1_of_difference, l2_of_difference
+
 _SMALLEST_NORM = 1e-4
 
 
@@ -34,21 +36,6 @@ class Distance(NamedTuple):
 
 def _positions(features: Tensor) -> Tensor:
     return features.flatten(-2)
-
-
-def _l2(first: Tensor, second: Tensor, scale: float = 1.0, eps: float = 0.0) -> Tensor:
-    difference = _positions(first - second)
-    if scale != 1.0 or eps:
-        difference = difference * scale + eps
-    norm: Tensor = torch.linalg.vector_norm(difference, dim=-1)
-    return norm
-
-
-def _l1(first: Tensor, second: Tensor, scale: float = 1.0, eps: float = 0.0) -> Tensor:
-    difference = _positions(first - second)
-    if scale != 1.0 or eps:
-        difference = difference * scale + eps
-    return difference.abs().sum(-1)
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -79,7 +66,7 @@ def _l1_size(features: Tensor) -> Tensor:
 
 
 DISTANCES: dict[str, Distance] = {
-    "l2": Distance(_l2, _l2_size),
-    "l1": Distance(_l1, _l1_size),
+    "l2": Distance(l2_of_difference, _l2_size),
+    "l1": Distance(l1_of_difference, _l1_size),
     "cosine": Distance(_cosine, _cosine_size),
 }

@@ -15,7 +15,6 @@ from collections.abc import Callable
 import fuzzing
 import numpy as np
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -71,6 +70,8 @@ def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def package_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """By name, state dicts of small networks of torchvision and timm, random and larger than as initialised."""
+    import timm
+
     folder = tmp_path_factory.mktemp("packages")
     paths: dict[str, Path] = {}
     with torch.random.fork_rng(devices=[]):

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from clp_basicsr.extractors.base import FeatureExtractor
+from clp_basicsr.extractors.base import FeatureExtractor, try_out
 from clp_basicsr.extractors.efficientnet_lite import EFFICIENTNET_LITE, EfficientNetLite
 from clp_basicsr.extractors.hugging_face import DINO_MODELS, HuggingFaceBackbone
 from clp_basicsr.extractors.random_convs import RandomConvs
@@ -88,6 +88,7 @@ def build_extractor(
             use_input_norm=use_input_norm,
             precision=precision,
         )
+        try_out(extractor)
     return extractor.to(home)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -128,16 +128,19 @@ class HuggingFaceBackbone(FeatureExtractor):
         available = tuple(f"block{stage.removeprefix('stage')}" for stage in config.stage_names if stage != "stem")
         default = {layer: weight for layer, weight in DEFAULT_LAYER_WEIGHTS.items() if layer in available}
         chosen = check_layers(name, layers, available, tuple(default))
-        config = _shortened(config, chosen)
+        with _hub_errors(name, source):
+            config = _shortened(config, chosen)
+            smallest = _stride(config, len(config.stage_names) - 1)
+            multiple = _stride(config, int(chosen[-1].removeprefix("block")))
         super().__init__(
             name,
             chosen,
             default,
-            minimum_size=_stride(config, len(config.stage_names) - 1),
+            minimum_size=smallest,
             use_input_norm=use_input_norm,
             precision=precision,
         )
-        self.multiple = _stride(config, int(chosen[-1].removeprefix("block")))
+        self.multiple = multiple
         self.network: Any = freeze(_network(name, source, config, weights))
 
     def extract(self, images: Tensor) -> dict[str, Tensor]:
@@ -200,6 +203,11 @@ def _read_config(name: str, source: str) -> PretrainedConfig:
             f"Checkpoint '{source}' must be of a network with a Hugging Face backbone class, such as dinov2, but its "
             f"model type is '{config.model_type}'."
         )
+    stages = config.stage_names
+    if not isinstance(stages, list) or not all(re.fullmatch(r"stem|stage\d+", str(stage)) for stage in stages):
+        raise ValueError(
+            f"Checkpoint '{source}' must have stages 'stem', 'stage1', … in its config.json, but got {shown(stages)}."
+        )
     return config
 
 
@@ -254,7 +262,7 @@ def _network(name: str, source: str, config: PretrainedConfig, weights: str | No
 
     backbone = MODEL_FOR_BACKBONE_MAPPING[type(config)]
     if weights == RANDOM:
-        with seeded_initialisation():
+        with _hub_errors(name, source), seeded_initialisation():
             network: nn.Module = backbone(config)
             return network
     with _hub_errors(name, source), _quiet_loading():
@@ -285,15 +293,13 @@ def _check_loaded(name: str, source: str, report: dict[str, Any]) -> None:
 @contextmanager
 def _hub_errors(name: str, source: str) -> Iterator[None]:
     """Turn what transformers raises for an absent or broken checkpoint into what to do about it."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # a configuration that is off fails in transformers in as many ways as it has lines
         if _is_folder(source):
             raise ValueError(
-                f"Checkpoint folder '{source}' for `{name}` cannot be read: {reason(error)} It must hold "
-                "config.json and model.safetensors as Hugging Face's save_pretrained writes them."
+                f"Checkpoint folder '{source}' for `{name}` must hold config.json and model.safetensors as Hugging "
+                f"Face's save_pretrained writes them, but it cannot be read: {reason(error)}"
             ) from error
         folder = source.rsplit("/", 1)[-1]
         raise FileNotFoundError(

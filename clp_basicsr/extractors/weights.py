@@ -60,13 +60,14 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> object:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"Weights file '{path}' is not a readable safetensors file: {error}.") from error
+    except Exception as error:  # a header can name types and sizes that nothing can have
+        raise ValueError(
+            f"Weights file '{path}' must be a safetensors file, but it cannot be read: {reason(error)}. Fetch it again."
+        ) from error
 
 
 def _read_pickle(path: Path) -> object:
@@ -80,7 +81,7 @@ def _read_pickle(path: Path) -> object:
         ) from error
     except Exception as error:  # torch's reader fails in as many ways as a file can be broken
         raise ValueError(
-            f"Weights file '{path}' is damaged or no PyTorch file: {reason(error)}. Fetch it again."
+            f"Weights file '{path}' must be a PyTorch file, but it cannot be read: {reason(error)}. Fetch it again."
         ) from error
 
 
@@ -92,13 +93,27 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, source: str
     """
     for name, parameter in module.state_dict().items():
         given = state.get(name)
-        if given is None or given.shape != parameter.shape:
-            what = "has no such tensor" if given is None else f"has {tuple(given.shape)}"
+        if given is None or not _holds_numbers(given, parameter) or given.shape != parameter.shape:
             raise ValueError(
                 f"Weights in '{source}' must be those of `{network}`: '{name}' should be {tuple(parameter.shape)}, "
-                f"but the file {what}."
+                f"but the file {_what_it_has(given, parameter)}."
             )
     module.load_state_dict({name: state[name] for name in module.state_dict()})
+
+
+def _holds_numbers(given: Tensor, parameter: Tensor) -> bool:
+    """Whether ``given`` is dense, of the CPU, and of the same sort: copying drops imaginary parts in silence."""
+    plain = not given.is_nested and not given.is_quantized and given.layout == torch.strided and not given.is_meta
+    return plain and given.is_floating_point() == parameter.is_floating_point() and not given.is_complex()
+
+
+def _what_it_has(given: Tensor | None, parameter: Tensor) -> str:
+    if given is None:
+        return "has no such tensor"
+    if _holds_numbers(given, parameter):
+        return f"has {tuple(given.shape)}"
+    kind = "nested" if given.is_nested else f"{given.layout}, {given.dtype}, {given.device}"
+    return f"has another kind of tensor ({kind})"
 
 
 def refuse_unknown_tensors(module: nn.Module, state: Mapping[str, Tensor], *, source: str, network: str) -> None:

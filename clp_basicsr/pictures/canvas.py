@@ -38,6 +38,8 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    layout: Any = figure.get_layout_engine()
+    layout.set(h_pad=0.09)
     FigureCanvasAgg(figure)
     return figure
 

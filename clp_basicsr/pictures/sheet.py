@@ -49,8 +49,6 @@ def draw_sheet(seen: Inspection, title: str, sr_is: str = "SR") -> Figure:
     figure = new_figure(5 * _COLUMN, row * (1 + len(seen.layers)) + 1.3)
     figure.suptitle(f"{title}\n{summary(seen)}", fontsize=11)
     figure.supxlabel(_footer(seen), fontsize=_SMALL, x=0.01, ha="left")
-    layout: Any = figure.get_layout_engine()
-    layout.set(h_pad=0.09)
     axes: Any = figure.subplots(1 + len(seen.layers), 5, squeeze=False)
     titles = ("LR, upsampled", sr_is, "GT")
     for place, name, image in zip(axes[0], titles, seen.images.values()):

@@ -83,3 +83,41 @@ def test_cosine_sees_direction_only() -> None:
 def test_gradient_is_the_numerical_one(distance: str) -> None:
     first, second = features(0, 2, 3, 2, 2).requires_grad_(), features(1, 2, 3, 2, 2)
     assert torch.autograd.gradcheck(lambda x: DISTANCES[distance].between(x, second), (first,))
+
+
+@pytest.mark.parametrize("distance", ["l2", "l1"])
+@pytest.mark.parametrize(("scale", "eps"), [(1.0, 0.0), (0.3, 0.02)])
+@pytest.mark.parametrize("sets", [(), (1,), (3,)])
+def test_gradients_of_both_sides_and_second_derivatives(
+    distance: str, scale: float, eps: float, sets: tuple[int, ...]
+) -> None:
+    def between(first: Tensor, second: Tensor) -> Tensor:
+        return DISTANCES[distance].between(first, second, scale, eps)
+
+    first, second = features(0, 2, 3, 2, 2).requires_grad_(), features(1, *sets, 2, 3, 2, 2).requires_grad_()
+    assert torch.autograd.gradcheck(between, (first, second))
+    assert torch.autograd.gradgradcheck(between, (first, second))
+
+
+def test_not_a_number_is_not_hidden_in_the_gradient() -> None:
+    first, second = features(0, 1, 2, 2, 2), features(1, 1, 2, 2, 2)
+    first[0, 0, 0, 0] = float("nan")
+    (gradient,) = torch.autograd.grad(DISTANCES["l2"].between(first.requires_grad_(), second).sum(), first)
+    assert gradient[0, 0, 0, 0].isnan()
+    assert gradient[0, 1].isfinite().all()
+
+
+@pytest.mark.parametrize("distance", ["l2", "l1"])
+def test_nothing_of_a_maps_size_is_kept_but_the_maps(distance: str) -> None:
+    """What autograd holds until the backward pass is the maps that are there anyway."""
+    first, second = features(0, 2, 3, 4, 5).requires_grad_(), features(1, 3, 2, 3, 4, 5)
+    kept: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        DISTANCES[distance].between(first, second, 0.5, 0.1).sum().backward()
+    large = {tensor.data_ptr() for tensor in kept if tensor.numel() >= first.numel()}
+    assert large == {first.data_ptr(), second.data_ptr()}

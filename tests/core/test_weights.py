@@ -231,3 +231,28 @@ def test_vgg16_is_refused_where_only_layers_of_the_same_shape_are_used(tmp_path:
     torch.save(state, tmp_path / "vgg16.pth")
     with pytest.raises(ValueError, match=r"must be those of `vgg19`"):
         CLPLoss("vgg", weights=tmp_path / "vgg16.pth", layer_weights={"relu1_2": 1.0})
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e38])
+def test_weights_of_a_training_that_diverged(tmp_path: Path, state: State, value: float) -> None:
+    broken = state["features.2.bias"].clone()
+    broken[7] = value
+    safetensors.torch.save_file({**state, "features.2.bias": broken}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"of a trained network, but tensor 'network\.conv1_2\.bias'"):
+        shallow(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [Tensor.cfloat, Tensor.int, Tensor.to_sparse, lambda tensor: tensor.to("meta")],
+    ids=["complex", "whole numbers", "sparse", "meta"],
+)
+def test_another_kind_of_tensor(tmp_path: Path, state: State, change: Callable[[Tensor], Tensor]) -> None:
+    torch.save({**state, "features.0.weight": change(state["features.0.weight"])}, tmp_path / "kind.pth")
+    refused(tmp_path / "kind.pth", "must be those of `vgg19`", "another kind of tensor")
+
+
+def test_safetensors_header_that_lies(tmp_path: Path, good: Path) -> None:
+    for header in (b'{"a":{"dtype":"F33","shape":[1],"data_offsets":[0,4]}}', b'{"a":{}}', b"[" * 9000):
+        (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        refused(tmp_path / "a.safetensors", "must be a safetensors file, but")

@@ -1,6 +1,7 @@
 """Checkpoint folders and hub ids: what is wrong with them, and what to do about it."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -158,3 +159,32 @@ def test_checkpoint_in_half_precision_runs_in_float32(tmp_path: Path, dino_folde
     loss = CLPLoss(str(tmp_path / "half"))
     assert {buffer.dtype for buffer in loss.buffers()} == {torch.float32}
     assert loss(*crop(photo_batch, 1, 32)).item() == pytest.approx(exact.item(), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"stage_names": 3}, "must have stages"),
+        ({"stage_names": [1, 2]}, "must have stages"),
+        ({"patch_size": "x"}, "must hold config.json"),
+        ({"layer_norm_eps": "x"}, "must"),
+        ({"layer_norm_eps": float("nan")}, "must be those of a trained network, but layer 'block1' of a grey image"),
+        ({"num_hidden_layers": -1}, "must"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("weights", [None, "random"])
+def test_configuration_that_cannot_be_meant(
+    folder: Path, changed: dict[str, object], said: str, weights: str | None
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changed}))
+    with pytest.raises(ValueError, match=re.escape(said)):
+        CLPLoss(str(folder), weights=weights)
+
+
+def test_network_for_images_of_one_channel(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_channels": 1}))
+    with pytest.raises(ValueError, match="must take RGB images, but fails with one of 14x14 pixels"):
+        CLPLoss(str(folder), weights="random")

@@ -29,6 +29,7 @@ needs_neosr = pytest.mark.skipif(
     reason="neosr is not installed (0.1.0 takes Python 3.12 and numpy 1.26, so an environment of its own)",
 )
 
+ONE_LINE = "from clp_basicsr.hosts.neosr import register; register()\n"
 CLP = {**PERCEPTUAL, "type": "clp_loss"}
 NETWORK: Options = {"type": "compact", "num_feat": 4, "num_conv": 1}
 

@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 
 from clp_basicsr.hosts.neosr import CLPLoss, clp_loss, register
-from hosts.neosr_runs import batches, build, needs_neosr, neosr, neosr_options, registered, toml, train
+from hosts.neosr_runs import ONE_LINE, batches, build, needs_neosr, neosr, neosr_options, registered, toml, train
 from hosts.records import CLP_KEYS
 from hosts.runs import python, succeeded
 
 __all__ = ["neosr", "registered"]
-
-ONE_LINE = "from clp_basicsr.hosts.neosr import register; register()\n"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("neosr") is not None, reason="neosr is installed")

@@ -135,6 +135,7 @@ def save_options(folder: Path, **options: object) -> None:
     torch.save({"train": {"perceptual_opt": perceptual}, "accumulate": 2, **options}, folder / "options.pt")
 
 
+@pytest.mark.filterwarnings("ignore:weights=.random.")
 def test_steps_on_a_clamped_output(stand_in: Path) -> None:
     from clp_basicsr import CLPLoss
 

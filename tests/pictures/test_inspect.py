@@ -95,7 +95,7 @@ def test_the_files(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = Page(text)
     assert page.open == []
     assert page.loads == []
-    assert "http" not in text
+    assert "://" not in text
     assert page.inputs == ["range"]
     assert "bicubic, since none was given" in page.text
     assert "block1" in page.text

@@ -1,0 +1,80 @@
+"""Norms of differences of feature maps, for training: nothing the size of a map is kept beside the maps themselves.
+
+Written with torch's own functions, autograd keeps each difference until the backward pass, one more
+map for every distance. Here the difference is computed again where its gradient is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def l2_of_difference(first: Tensor, second: Tensor, scale: float = 1.0, eps: float = 0.0) -> Tensor:
+    """Return ``|(first - second) scale + eps|`` over positions, with gradient 0 where it is 0.
+
+    Args:
+        first: features ``(..., C, h, w)``.
+        second: features that ``first`` broadcasts with.
+        scale: multiplies the difference.
+        eps: is added to each entry of it.
+
+    Returns:
+        ``(..., C)``.
+    """
+    return _norm(first, second, scale, eps, 2)
+
+
+def l1_of_difference(first: Tensor, second: Tensor, scale: float = 1.0, eps: float = 0.0) -> Tensor:
+    """Return the sum of absolute values in place of the root of that of squares; see `l2_of_difference`."""
+    return _norm(first, second, scale, eps, 1)
+
+
+def _norm(first: Tensor, second: Tensor, scale: float, eps: float, order: int) -> Tensor:
+    if torch.compiler.is_compiling():  # the compiler decides itself what to keep and what to compute again
+        return _over_positions(_difference(first, second, scale, eps), order)
+    norm: Tensor = _NormOfDifference.apply(first, second, scale, eps, order)
+    return norm
+
+
+def _difference(first: Tensor, second: Tensor, scale: float, eps: float) -> Tensor:
+    difference = first - second
+    if scale != 1.0:
+        difference = difference * scale
+    return difference + eps if eps else difference
+
+
+def _over_positions(difference: Tensor, order: int) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(difference, ord=order, dim=(-2, -1))
+    return norm
+
+
+class _NormOfDifference(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor, scale: float, eps: float, order: int) -> Tensor:
+        norms = _over_positions(_difference(first, second, scale, eps), order)
+        ctx.save_for_backward(first, second, norms)
+        ctx.settings = scale, eps, order
+        return norms
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        first, second, norms = ctx.saved_tensors
+        scale, eps, order = ctx.settings
+        factors = gradients[0] * scale
+        if order == 2:
+            factors = (factors / norms).masked_fill(norms == 0, 0)
+        several = second.dim() > first.dim()  # sets of references: one after the other, only their sum is wanted
+        of_first: Tensor | None = None
+        of_second: list[Tensor] = []
+        for each, factor in zip(second, factors) if several else ((second, factors),):
+            difference = _difference(first, each, scale, eps)
+            part = (difference.detach().sgn() if order == 1 else difference).mul_(factor[..., None, None])
+            of_first = part if of_first is None else of_first + part
+            if ctx.needs_input_grad[1]:
+                of_second.append(-part)
+        if not of_second:
+            return of_first, None, None, None, None
+        return of_first, torch.stack(of_second) if several else of_second[0], None, None, None
