@@ -74,5 +74,5 @@ def side_by_side(rows: Sequence[Mapping[str, NDArray[np.uint8]]], path: Path) ->
         for panel, (name, crop) in zip(row, crops.items()):
             panel.imshow(crop, interpolation="nearest")
             panel.set_title(name, fontsize=9)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=60)
     pyplot.close(figure)
