@@ -19,8 +19,9 @@ setup(
     package_dir={"clperceptual_loss": "clp_basicsr/_clperceptual_loss"},
     package_data={"clp_basicsr": ["py.typed", "demo/*.yml", "pictures/*.html"]},
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+        # Below 2.6 `weights_only=True` lets code in a file run (CVE-2025-32434).
+        "torch>=2.6",
+        "torchvision>=0.21",
         "transformers>=5.0",
         "safetensors>=0.4.1",
         "pyyaml>=6.0.1",

@@ -1,10 +1,11 @@
-"""Kill training runs with SIGKILL at random moments and resume each with --auto_resume, until they are done.
+"""Kill training runs with SIGKILL and resume each with --auto_resume, until they are done.
 
-    python benchmarks/kill_and_resume.py --kills 20
+    python benchmarks/kill_and_resume.py
 
-Every iteration saves a checkpoint (two networks, an EMA, two optimizers), so that some kills fall into the
-writing of one. All iterations see the same batch: a run that was killed must end with the weights of one
-that was not, to the last bit. Exit code 1 if one does not.
+Beside the kills at random moments there are some as soon as a training state is begun. The images are small, the
+files large, and every iteration saves, so that random ones hit the writing of a file too. All iterations see the
+same batch: a run that was killed must end with the weights of one that was not, to the last bit. Exit code 1 if one
+does not.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -36,9 +41,9 @@ num_gpu: 0
 manual_seed: 0
 datasets:
   train: {name: photo, type: PairedImageDataset, dataroot_gt: ../gt, dataroot_lq: ../lq, io_backend: {type: disk},
-          gt_size: 64, use_hflip: false, use_rot: false, num_worker_per_gpu: 0, batch_size_per_gpu: 1,
+          gt_size: 16, use_hflip: false, use_rot: false, num_worker_per_gpu: 0, batch_size_per_gpu: 1,
           dataset_enlarge_ratio: 4, prefetch_mode: ~}
-network_g: {type: RRDBNet, num_in_ch: 3, num_out_ch: 3, num_feat: 32, num_block: 1, num_grow_ch: 16}
+network_g: {type: RRDBNet, num_in_ch: 3, num_out_ch: 3, num_feat: 64, num_block: 6, num_grow_ch: 32}
 network_d: {type: UNetDiscriminatorSN, num_in_ch: 3, num_feat: 16}
 path: {pretrain_network_g: ~, strict_load_g: true, resume_state: ~}
 train:
@@ -58,7 +63,7 @@ logger: {print_freq: 1, save_checkpoint_freq: 1, use_tb_logger: true}
 def prepare(folder: Path) -> None:
     """Write one pair of the size of a training crop: whatever the order, every batch is the same."""
     image = Image.fromarray(photo("astronaut")[40:104, 160:224])
-    for part, size in (("gt", 64), ("lq", 16)):
+    for part, size in (("gt", 16), ("lq", 4)):
         (folder / part).mkdir()
         image.resize((size, size), Image.Resampling.BOX).save(folder / part / "astronaut.png")
 
@@ -85,10 +90,10 @@ def started(folder: Path) -> BaseProcess:
     return process
 
 
-def run(folder: Path, seconds: float | None = None) -> int:
-    """Start or resume a run, kill it after so many seconds if it is still running, and return its exit code."""
+def run(folder: Path, wait: Callable[[BaseProcess], object]) -> int:
+    """Start or resume a run, kill it after ``wait`` if it is still running, and return its exit code."""
     process, start = started(folder), time.monotonic()
-    process.join(seconds)
+    wait(process)
     process.kill()
     process.join()
     assert process.exitcode is not None
@@ -97,10 +102,27 @@ def run(folder: Path, seconds: float | None = None) -> int:
     return process.exitcode
 
 
-def state_of(experiment: Path) -> tuple[int, list[str]]:
-    """Return the iteration of the newest training state, and the names of unfinished files."""
+def until_a_state_is_begun(process: BaseProcess, experiment: Path) -> None:
+    """Wait until the process has begun to write a training state, by whatever name."""
+    before = state_files(experiment)
+    while process.is_alive() and not state_files(experiment) - before:
+        time.sleep(0.001)
+
+
+def state_files(experiment: Path) -> set[tuple[str, int]]:
+    """Return names and times of the files beside the training states."""
+    found = set()
+    for path in experiment.glob("training_states/*"):
+        with suppress(FileNotFoundError):  # it has just got another name
+            found.add((path.name, path.stat().st_mtime_ns))
+    return found
+
+
+def state_of(experiment: Path, since: float = 0) -> tuple[int, list[str]]:
+    """Return the iteration of the newest training state, and the names of unfinished files written ``since``."""
     newest = max((int(path.stem) for path in experiment.glob("training_states/*.state")), default=0)
-    return newest, sorted(path.name for path in experiment.glob("*/*.unfinished"))
+    unfinished = [path.name for path in experiment.glob("*/*.unfinished") if path.stat().st_mtime >= since]
+    return newest, unfinished
 
 
 def check_finished(folder: Path, exit_code: int, reference: Path) -> None:
@@ -119,41 +141,52 @@ def check_finished(folder: Path, exit_code: int, reference: Path) -> None:
             torch.testing.assert_close(ends[part], should_end[part], rtol=0, atol=0)
 
 
-def kill_and_resume(workplace: Path, kills: int, moments: random.Random) -> str:
-    """Kill as often as asked, in as many trainings as that takes; return what there is to say about it."""
+def kill_and_resume(workplace: Path, kills: list[str], moments: random.Random) -> str:
+    """Kill in this order, in as many trainings as that takes; return what there is to say about it."""
     prepare(workplace)
     reference = workplace / "never_killed"
-    run(reference, seconds=0)  # the process that starts all others has imported everything after this
+    run(reference, lambda process: None)  # the process that starts all others has imported everything after this
     start = time.monotonic()
-    exit_code = run(reference)
+    exit_code = run(reference, BaseProcess.join)
     duration = time.monotonic() - start
     check_finished(reference, exit_code, reference)
     print(f"a run of {ITERATIONS} iterations that is not killed: {duration:.1f} s", flush=True)
     done = while_saving = trainings = 0
-    while done < kills:
+    while done < len(kills):
         trainings += 1
         folder = workplace / f"training_{trainings}"
+        experiment = folder / EXPERIMENT
         exit_code = -signal.SIGKILL
         while exit_code == -signal.SIGKILL:
-            seconds = moments.uniform(0, duration) if done < kills else None
-            exit_code = run(folder, seconds)
+            began = time.time()
+            if done == len(kills):
+                exit_code = run(folder, BaseProcess.join)
+            elif kills[done] == "state begun":
+                exit_code = run(folder, partial(until_a_state_is_begun, experiment=experiment))
+            else:
+                exit_code = run(folder, partial(BaseProcess.join, timeout=moments.uniform(0, duration / 2)))
             if exit_code == -signal.SIGKILL:
                 done += 1
-                iteration, unfinished = state_of(folder / EXPERIMENT)
+                iteration, unfinished = state_of(experiment, began)
                 while_saving += bool(unfinished)
-                print(f"kill {done:2} after {seconds:4.2f} s: newest state {iteration:2}", *unfinished, flush=True)
+                print(f"kill {done:2} ({kills[done - 1]}): newest state {iteration:2}", *unfinished, flush=True)
         check_finished(folder, exit_code, reference)
+        shutil.rmtree(folder)
         print(f"training {trainings} ended as the one that was never killed", flush=True)
     return f"{done} kills, {while_saving} of them inside the writing of a file; {trainings} trainings, all ended alike"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=20, help="at random moments (default: %(default)s)")
+    parser.add_argument("--aimed", type=int, default=10, help="when a state is begun (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of moments and order (default: %(default)s)")
     options = parser.parse_args()
+    moments = random.Random(options.seed)
+    kills = ["random"] * options.kills + ["state begun"] * options.aimed
+    moments.shuffle(kills)
     with tempfile.TemporaryDirectory() as workplace:
-        print(kill_and_resume(Path(workplace), options.kills, random.Random(options.seed)))
+        print(kill_and_resume(Path(workplace), kills, moments))
 
 
 if __name__ == "__main__":

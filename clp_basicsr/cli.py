@@ -11,8 +11,10 @@ from clp_basicsr.demo.options import ITERATIONS
 from clp_basicsr.hosts.checkpoints import DamagedCheckpointError
 from clp_basicsr.hosts.disk import NotSavedError
 from clp_basicsr.hosts.gpu import NoGPUError
+from clp_basicsr.hosts.option_file import OptionFileError
 from clp_basicsr.pictures import command, plot
 
+_MENDABLE = (ImportError, FileNotFoundError, NoGPUError, DamagedCheckpointError, NotSavedError, OptionFileError)
 _BASICSRS_FLAGS = ("train", "test")
 _PICTURES = {"inspect": command.run, "plot": plot.run}
 
@@ -25,7 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         _run(options, rest)
-    except (ImportError, FileNotFoundError, NoGPUError, DamagedCheckpointError, NotSavedError) as error:
+    except (
+        ImportError,
+        FileNotFoundError,
+        NoGPUError,
+        DamagedCheckpointError,
+        NotSavedError,
+        OptionFileError,
+    ) as error:
         print(f"clp-basicsr {options.command}: {error}", file=sys.stderr)
         return 1
     except (TypeError, ValueError) as error:

@@ -1,9 +1,10 @@
 """BasicSR: its import on a current torchvision, the registered loss, the LR batch, the log lines.
 
-Two of BasicSR's names are touched, both from outside: `BaseModel.__init__` remembers each model
-(weakly), so that a loss finds the model that holds it and with it the LR batch `lq`; and
+Three of BasicSR's names are touched, all from outside: `BaseModel.__init__` remembers each model
+(weakly), so that a loss finds the model that holds it and with it the LR batch `lq`;
 `BaseModel.reduce_loss_dict` gets the loss's numbers beside BasicSR's own, so that they are reduced,
-printed and sent to TensorBoard as these are. Any subclass is covered, imported before or after.
+printed and sent to TensorBoard as these are; and `BaseModel.validation` draws pictures where the
+options ask for them. Any subclass is covered, imported before or after.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from clp_basicsr.hosts import basicsr_metrics, message_logger
+from clp_basicsr.hosts import basicsr_metrics, basicsr_panels, message_logger
 from clp_basicsr.hosts.holders import HeldLoss
 from clp_basicsr.hosts.import_hook import provide_if_missing, when_imported
 from clp_basicsr.hosts.serving import register_losses, serve_models
@@ -91,6 +92,7 @@ def _register(registry_module: ModuleType) -> None:
 
 def _attach(base_model_module: ModuleType) -> None:
     serve_models(base_model_module.BaseModel, [CLPLoss.__name__], _warn)
+    basicsr_panels.attach(base_model_module.BaseModel, _warn)
 
 
 def _register_dataset(_: ModuleType) -> None:

@@ -27,6 +27,7 @@ from clp_basicsr.hosts.checkpoints import load_resume_state
 from clp_basicsr.hosts.disk import named_if_the_disk_is_full
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
 from clp_basicsr.hosts.gpu import named_if_it_needs_a_gpu
+from clp_basicsr.hosts.option_file import check_option_file
 from clp_basicsr.hosts.ranks import alike_on_all_ranks
 from clp_basicsr.hosts.replacing import replaced
 from clp_basicsr.hosts.saving import Saving
@@ -43,6 +44,7 @@ def train(arguments: Sequence[str]) -> None:
     Raises:
         FileNotFoundError: if the option file does not exist.
         ImportError: if BasicSR or a package to import is not installed or does not import.
+        OptionFileError: if the option file is no YAML, or misnames the loss.
         NoGPUError: if something in the run calls CUDA by name and there is no GPU.
         DamagedCheckpointError: if ``path: resume_state`` asks for a checkpoint that is not whole.
         NotSavedError: if a checkpoint cannot be written, or the disk is full; the earlier ones are left.
@@ -61,6 +63,7 @@ def test(arguments: Sequence[str]) -> None:
     Raises:
         FileNotFoundError: if the option file does not exist.
         ImportError: if BasicSR or a package to import is not installed or does not import.
+        OptionFileError: if the option file is no YAML, or misnames the loss.
         NoGPUError: if something in the run calls CUDA by name and there is no GPU.
     """
     _run("basicsr.test", "test_pipeline", arguments)
@@ -69,9 +72,11 @@ def test(arguments: Sequence[str]) -> None:
 def _run(module_name: str, pipeline: str, arguments: Sequence[str]) -> None:
     extensions, arguments = split_imports(arguments)
     arguments = _with_launcher(arguments)
-    _check_option_file(arguments)
+    option_file = _option_file(arguments)
     register()
     import_extensions(extensions)
+    if option_file is not None:
+        check_option_file(option_file, importlib.import_module("basicsr.utils.registry").LOSS_REGISTRY.keys())
     module = importlib.import_module(module_name)
     with ExitStack() as stack:
         # BasicSR writes the command line into its copy of the option file.
@@ -98,14 +103,15 @@ def _with_launcher(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def _check_option_file(arguments: Sequence[str]) -> None:
+def _option_file(arguments: Sequence[str]) -> Path | None:
     if "-opt" not in arguments[:-1]:
-        return
+        return None
     path = Path(arguments[arguments.index("-opt") + 1])
     if not path.is_file():
         raise FileNotFoundError(
             f"Flag `-opt` must name a YAML file, but there is none at '{path}' (from '{Path.cwd()}')."
         )
+    return path
 
 
 @contextmanager

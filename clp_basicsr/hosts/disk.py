@@ -36,8 +36,8 @@ def named_if_the_disk_is_full() -> Iterator[None]:
 
 
 def room_at(path: Path) -> str:
-    """Say how much room is left on the disk of a file that may not be there."""
-    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    """Say how much room is left on the disk of a folder, or of a file, that may not be there."""
+    folder = next(each for each in (path.absolute(), *path.absolute().parents) if each.is_dir())
     return f"{readable_size(shutil.disk_usage(folder).free)} are free there"
 
 

@@ -18,7 +18,7 @@ import torch
 from basicsr.models import base_model
 
 from clp_basicsr.cli import main
-from clp_basicsr.hosts.disk import NotSavedError, named_if_the_disk_is_full
+from clp_basicsr.hosts.disk import NotSavedError, named_if_the_disk_is_full, room_at
 from clp_basicsr.hosts.saving import Saving
 from clp_basicsr.hosts.whole_files import whole_file
 from hosts.options import Options, train_options, write
@@ -80,7 +80,8 @@ def test_killed_inside_the_writing_of_a_file(file: str, pairs: Path, tmp_path: P
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """The script compares each training, when it has finished, with one that was never killed."""
-    run = python(str(PACKAGE_ROOT / "benchmarks" / "kill_and_resume.py"), "--kills", "3", folder=tmp_path)
+    script = str(PACKAGE_ROOT / "benchmarks" / "kill_and_resume.py")
+    run = python(script, "--kills", "3", "--aimed", "0", folder=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     assert re.search(r"^3 kills, .* all ended alike$", run.stdout, re.M), run.stdout
 
@@ -206,6 +207,14 @@ def test_other_files_on_a_full_disk(filename: str | None) -> None:
     said = rf"'{place}' could not be written: No space left .* free there\. Make room"
     with pytest.raises(NotSavedError, match=said), named_if_the_disk_is_full():
         raise error
+
+
+@pytest.mark.parametrize("part", [".", "file", "gone/file"])
+def test_room_is_that_of_the_file_system_itself(part: str, tmp_path: Path) -> None:
+    """A folder may be where another disk begins."""
+    with small_disk(tmp_path):
+        (tmp_path / "file").touch()
+        assert room_at(tmp_path / part) == "2.1 MB are free there"
 
 
 def test_other_errors_of_the_disk_are_left_as_they_are() -> None:

@@ -40,9 +40,15 @@ def alone(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def launched(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Two processes with half the batch each, stopped and resumed as the one; the first half is recorded."""
+    """Two processes with half the batch each, stopped and resumed as the one; the first half is recorded.
+
+    Between the two lies what a run leaves that is killed while it saves.
+    """
     folder = tmp_path_factory.mktemp("launched")
     errors = launch("hosts.recorded_train", joint_options(crops, 2, total_iter=4), folder)
+    states = folder / "experiments" / "tiny" / "training_states"
+    for name in ("5.state", "6.state.unfinished"):
+        (states / name).write_bytes((states / "4.state").read_bytes()[:1000])
     errors += launch("clp_basicsr.train", joint_options(crops, 2, total_iter=8), folder, "--auto_resume")
     return Run(folder / "experiments" / "tiny", [steps_of(folder, rank) for rank in RANKS], errors)
 
@@ -117,6 +123,11 @@ def test_the_resumed_run_went_on(launched: Run) -> None:
     assert "Start training from epoch: 1, iter: 4" in log_text(launched.experiment)
     assert set(log_entries(launched.experiment)) == {5, 6, 7, 8}
     assert [folder.name for folder in launched.experiment.parent.iterdir()] == ["tiny"]
+
+
+def test_all_processes_skipped_the_half_written_state(launched: Run) -> None:
+    assert launched.errors.count("The checkpoint of iteration 5 is skipped: ") == len(RANKS)
+    assert not list(launched.experiment.glob("*/*.unfinished"))
 
 
 def test_every_rank_logs_the_same_keys(alone: Run, launched: Run) -> None:

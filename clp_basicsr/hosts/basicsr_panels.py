@@ -1,0 +1,120 @@
+"""``val: clp_panels: N``: what the loss sees of the first N images of each validation, in TensorBoard.
+
+BasicSR tells nobody outside which image it is validating. While a validation runs, the model's own
+`get_current_visuals`, which it asks for every image, draws the panel in passing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from clp_basicsr import arguments
+from clp_basicsr.hosts.holders import held_losses
+from clp_basicsr.inspection import inspect
+from clp_basicsr.pictures.canvas import check_matplotlib, pixels
+from clp_basicsr.pictures.sheet import draw_sheet
+
+Warn = Callable[[str], None]
+
+
+def attach(base_model: Any, warn: Warn) -> None:
+    """Let models draw panels where their options ask for them; once is enough.
+
+    Args:
+        base_model: BasicSR's ``BaseModel``.
+        warn: says in the run's log what keeps panels from being drawn.
+    """
+    if getattr(base_model.validation, "_clp_draws", False):
+        return
+    base_model.__init__ = _checking(base_model.__init__)
+    base_model.validation = _drawing(base_model.validation, warn)
+
+
+def _checking(original: Any) -> Any:
+    @functools.wraps(original)
+    def initialise(self: Any, opt: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        # Now, and not at the first validation, hours later.
+        if _wanted(opt):
+            check_matplotlib()
+        original(self, opt, *args, **kwargs)
+
+    return initialise
+
+
+def _drawing(original: Any, warn: Warn) -> Any:
+    @functools.wraps(original)
+    def validation(self: Any, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool = False) -> Any:
+        count = _wanted(self.opt)
+        if not count or self.opt.get("rank", 0) != 0 or not _possible(self, tb_logger, warn):
+            return original(self, dataloader, current_iter, tb_logger, save_img)
+        folder = f"clp_panels/{dataloader.dataset.opt['name']}"
+
+        def send(place: int, visuals: Mapping[str, Tensor]) -> None:
+            if place < count:
+                _send(self, tb_logger, f"{folder}/{place:03d}", visuals, current_iter)
+
+        plain = self.get_current_visuals
+        self.get_current_visuals = _sending(plain, send)
+        try:
+            return original(self, dataloader, current_iter, tb_logger, save_img)
+        finally:
+            del self.get_current_visuals
+
+    validation._clp_draws = True  # type: ignore[attr-defined]
+    return validation
+
+
+def _sending(plain: Callable[[], Mapping[str, Tensor]], send: Callable[[int, Mapping[str, Tensor]], None]) -> Any:
+    shown = 0
+
+    def get_current_visuals() -> Mapping[str, Tensor]:
+        nonlocal shown
+        visuals = plain()
+        send(shown, visuals)
+        shown += 1
+        return visuals
+
+    return get_current_visuals
+
+
+def _send(model: Any, tb_logger: Any, tag: str, visuals: Mapping[str, Tensor], iteration: int) -> None:
+    if "gt" not in visuals:
+        return  # a data set without GT has no distances to draw
+    losses = held_losses(model)
+    for name, loss in losses.items():
+        images = (each.to(loss.extractor.mean.device) for each in _one_frame(visuals))
+        title = f"{tag.removeprefix('clp_panels/')}, iteration {iteration}"
+        sheet = pixels(draw_sheet(inspect(loss, *images), title))
+        tb_logger.add_image(f"{tag}/{name}" if len(losses) > 1 else tag, sheet, iteration, dataformats="HWC")
+
+
+def _one_frame(visuals: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return SR, GT and LR ``(1, C, H, W)`` of the image, or of a clip's first frame, or its centre where SR is one."""
+    sr, gt, lr = (visuals[key] for key in ("result", "gt", "lq"))
+    if sr.dim() == 5:
+        sr, gt, lr = (each[:, 0] for each in (sr, gt, lr))
+    elif lr.dim() == 5:
+        lr = lr[:, lr.shape[1] // 2]
+    return sr[:1], gt[:1], lr[:1]
+
+
+def _wanted(opt: Mapping[str, Any]) -> int:
+    validation = opt.get("val") or {}
+    return arguments.count("val: clp_panels", validation.get("clp_panels", 0), zero_allowed=True)
+
+
+def _possible(model: Any, tb_logger: Any, warn: Warn) -> bool:
+    """Return whether panels can be drawn, and say once what is missing."""
+    missing = None
+    if tb_logger is None:
+        missing = "there is no TensorBoard log: set `logger: use_tb_logger: true`, and a name without 'debug'"
+    elif not held_losses(model):
+        missing = f"{type(model).__name__} holds no CLPLoss"
+    if missing is not None and not getattr(model, "_clp_panels_missed", False):
+        model._clp_panels_missed = True
+        warn(f"`val: clp_panels` draws nothing: {missing}.")
+    return missing is None
