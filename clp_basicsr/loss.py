@@ -287,6 +287,8 @@ class CLPLoss(BoundModule):
     ) -> dict[str, Tensor]:
         """Return the network's feature maps of `prepared` images, by layer."""
         self.extractor.make_ready(images)  # a compiled graph could not say what is wrong
+        if not self.extractor.gains_from_compilation(images.device):
+            run = run_network
         return run(self.extractor, images if self.input_scale == 1 else images * self.input_scale)
 
     def draw_negatives(

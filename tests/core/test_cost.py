@@ -206,7 +206,7 @@ def test_compiled_is_the_eager_one(network: dict[str, Any], images: Images, keyw
     expected = outcome(CLPLoss(**network), images)
     loss = CLPLoss(**network, **keywords, compile=True)
     check_equal(outcome(loss, images), expected, rtol=1e-3)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 3
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= (1 if network["model"] == "vgg" else 3)
     assert loss.diagnostics is not None
     assert loss.diagnostics.read().whole["gradient_ratio"] > 0
 
