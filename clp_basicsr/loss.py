@@ -69,7 +69,7 @@ class CLPLoss(BoundModule):
         soft: bool = False,
         reduction: str = "mean",
         floor: float = 0.1,
-        over_negatives: str = "mean",
+        over_negatives: str | Sequence[float] = "mean",
         temperature: float = 0.07,
         capped: bool = True,
         distance: str = "l2",
@@ -111,7 +111,8 @@ class CLPLoss(BoundModule):
             soft: with a fixed margin: softplus in the hinge's place.
             reduction: with a fixed margin: "mean" over all terms, or "nonzero" over those above 0.
             floor: with ``ratio``: the share of the gap GT-LR that is added to the denominator.
-            over_negatives: with ``batch_ratio``: "mean" or "sum" over the negatives.
+            over_negatives: with ``batch_ratio``: "mean" or "sum" over the negatives, or their K weights in a
+                weighted mean.
             temperature: with ``infonce``.
             capped: with ``infonce``: no reward for being less like the negative than GT is.
             distance: "l2" or "l1" per image and channel over positions, or "cosine" over channels

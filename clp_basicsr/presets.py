@@ -29,7 +29,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "input_scale": 255.0,
         "negatives": ["lr", {"type": "batch", "of": "lr", "count": 7}],
     },
-    # Zheng et al., CVPR 2023: C2R.py of C2PNet, without its curriculum over other methods' outputs.
+    # Zheng et al., CVPR 2023: C2R.py of C2PNet. Its other negatives are files of one's own, with the weights of
+    # its curriculum: negatives=["lr", "files"], over_negatives=[6, 1.25, 0.75, …].
     "c2pnet": _AECR,
     # Kong et al., CVPRW 2022 (RLFN): features of two random convolutions with a tanh between; no code was released.
     "rlfn": {

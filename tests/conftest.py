@@ -1,14 +1,16 @@
 """Weights and photos that every test may use; nothing here needs a network."""
 
 import os
+import sys
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))  # for `benchmarks`, which is not installed
 if os.environ.get("CLP_TEST_GPU") != "1":  # for hosts/test_gpu.py alone
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are of the CPU paths; a GPU would change launcher and backend
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: errors of the hub then come at once
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors on shared cores: more threads take three times as long
 
 from collections.abc import Callable
-from pathlib import Path
 
 import fuzzing
 import numpy as np

@@ -97,7 +97,14 @@ def _ratio(distance: str, options: Options) -> Criterion:
 
 
 def _batch_ratio(distance: str, options: Options) -> Criterion:
-    pooled = arguments.choice("over_negatives", options["over_negatives"], ["mean", "sum"])
+    pooled = options["over_negatives"]
+    if isinstance(pooled, (list, tuple)) and pooled:
+        pooled = tuple(arguments.number("over_negatives", each, zero_allowed=True) for each in pooled)
+        if not any(pooled):
+            raise ValueError("Argument `over_negatives` must hold a weight above 0, but got only zeros.")
+        return BatchRatio(DISTANCES[distance], pooled)
+    if not isinstance(pooled, str) or pooled not in ("mean", "sum"):
+        raise ValueError(not_a_choice("over_negatives", pooled, ["mean", "sum"], " or a list of one weight a negative"))
     return BatchRatio(DISTANCES[distance], pooled)
 
 

@@ -40,23 +40,36 @@ class BatchRatio:
     """``w mean|f(sr) - f(gt)| / (sum_k v_k mean|f(sr) - f(negative_k)| + 1e-7)``, means over the whole batch.
 
     As published: AECR-Net models/CR.py (one negative), CSD loss/contrast_loss.py (``sum`` over K),
-    C2PNet C2R.py (``mean`` over K). The layers are summed. Not the mean over images: two processes
+    C2PNet C2R.py (K weights ``v_k``, used over their sum; its curriculum has 6 for the input, 0.75 or 1.25 for
+    each other method's output). The layers are summed. Not the mean over images: two processes
     with half a batch each give another gradient than one with the whole.
     """
 
     distance: Distance
-    over_negatives: str = "mean"
+    over_negatives: str | tuple[float, ...] = "mean"
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
         d = measure(anchor, positive, negatives, self.distance, scale=1.0 / anchor.shape[-2:].numel())
         to_negatives = d.to_negatives.mean((1, 2))
-        pooled = to_negatives.sum() if self.over_negatives == "sum" else to_negatives.mean()
-        return _ratio_terms(weight * d.to_positive.mean() / (pooled + 1e-7), d)
+        return _ratio_terms(weight * d.to_positive.mean() / (self._pooled(to_negatives) + 1e-7), d)
 
     def normaliser(self, weights: Sequence[float]) -> float:
         """Return 1: the papers sum over layers."""
         return 1.0
+
+    def _pooled(self, to_negatives: Tensor) -> Tensor:
+        if self.over_negatives == "sum":
+            return to_negatives.sum()
+        if self.over_negatives == "mean":
+            return to_negatives.mean()
+        if len(self.over_negatives) != len(to_negatives):
+            raise ValueError(
+                f"Argument `over_negatives` must hold one weight for each of the {len(to_negatives)} negatives, but "
+                f"got {len(self.over_negatives)}."
+            )
+        shares = [float(each) / sum(map(float, self.over_negatives)) for each in self.over_negatives]
+        return sum((share * each for share, each in zip(shares, to_negatives)), start=to_negatives.new_zeros(()))
 
 
 def _ratio_terms(loss: Tensor, d: Distances) -> Terms:

@@ -265,3 +265,9 @@ def test_layer_weights_are_not_modified() -> None:
     given = {"block3": 1.0, "block1": 0.0}
     CLPLoss("efficientnet_lite0", layer_weights=given)
     assert given == {"block3": 1.0, "block1": 0.0}
+
+
+@pytest.mark.parametrize("given", ["max", [], [0, 0], [1, -1], ["1"], {"lr": 1}, 2])
+def test_weights_over_negatives(given: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="`over_negatives` must"):
+        CLPLoss("vgg", weights="random", criterion="batch_ratio", over_negatives=given)

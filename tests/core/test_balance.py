@@ -131,6 +131,22 @@ def test_finite_whatever_the_gradients_are(sr: Tensor) -> None:
     assert bool(sr.grad.isfinite().all())
 
 
+@pytest.mark.parametrize("spoilt", [1, 2])
+def test_a_spoilt_batch_does_not_decide_the_later_ones(spoilt: int) -> None:
+    model = Model()
+    loss = loss_with(auto_weight=SHARE)
+    weights = []
+    for iteration in range(1, 5):
+        sr = leaf().detach() * (float("nan") if iteration == spoilt else 1.0)
+        loss.bind(model.at(iteration))(sr.requires_grad_(), GT, LR)
+        weights.append(float(loss.weight))
+    right = loss_with(auto_weight=SHARE).bind(other := Model())
+    right(leaf(), GT, LR)
+    assert other.pixel_calls
+    assert 0 < weights[-1] <= float(right.weight) * (1 + 1e-5)
+    assert spoilt == 1 or weights[1] == weights[0]
+
+
 @pytest.mark.parametrize(("given", "kind"), [(0, ValueError), (-1, ValueError), ("0.1", TypeError), (True, TypeError)])
 def test_no_share(given: object, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="`auto_weight` must be"):

@@ -60,6 +60,17 @@ def test_batch_ratio_is_the_papers_line(over_negatives: str, count: int) -> None
     assert criterion.normaliser([1, 2]) == 1
 
 
+def test_batch_ratio_weights_the_negatives_as_c2pnet_does() -> None:
+    anchor, positive, negatives = features(3)
+    shares = [6 / 8, 1.25 / 8, 0.75 / 8]
+    denominator = sum(share * mean_absolute(anchor, negative) for share, negative in zip(shares, negatives))
+    expected = WEIGHT * mean_absolute(anchor, positive) / (denominator + 1e-7)
+    criterion = BatchRatio(DISTANCES["l1"], (6, 1.25, 0.75))
+    assert criterion(anchor, positive, negatives, WEIGHT).loss.item() == pytest.approx(expected, rel=1e-10)
+    with pytest.raises(ValueError, match="one weight for each of the 2 negatives, but got 3"):
+        criterion(anchor, positive, negatives[:2], WEIGHT)
+
+
 @pytest.mark.parametrize("distance", ["l1", "l2"])
 def test_ratio_is_per_image_with_a_floor(distance: str) -> None:
     anchor, positive, negatives = (each.detach().numpy() for each in features(2))

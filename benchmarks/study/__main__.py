@@ -1,0 +1,41 @@
+"""The study in one command; the same command continues one that was stopped.
+
+python -m benchmarks.study benchmarks/study/small.yml -o FOLDER             train, judge on the development photos
+python -m benchmarks.study benchmarks/study/small.yml -o FOLDER --test      then, once: judge on the test photos
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.study import photos, report, runs
+from benchmarks.study.matrix import read_matrix
+from benchmarks.study.results import write_csv
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("matrix", type=Path, help="a YAML file such as benchmarks/study/small.yml")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for everything that is written")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default: %(default)s)")
+    parser.add_argument("--test", action="store_true", help="judge what is trained on the test photos")
+    options = parser.parse_args(arguments)
+    matrix, study = read_matrix(options.matrix), options.output.resolve()
+    study.mkdir(parents=True, exist_ok=True)
+    if options.test:
+        runs.judge_test_photos(matrix, study, options.jobs)
+    else:
+        runs.train_all(matrix, study, options.jobs)
+    part = "test" if options.test else "development"
+    results = runs.read_scores(study, part, matrix.runs())
+    write_csv(results, study / f"{part}.csv")
+    print(report.write(results, study, part))
+    photos.draw(matrix, study, part)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""How strong each arm's loss is: its gradient at the SR image beside L1's, at the start that all arms share."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.study.images import read
+from benchmarks.study.matrix import Matrix
+from clp_basicsr import CLPLoss
+from clp_basicsr.gradients import squared_norms
+
+_CROPS = 64
+
+
+def matched_weights(matrix: Matrix, train: Mapping[str, Path], start: Path, study: Path) -> dict[str, float]:
+    """Return each arm's ``loss_weight`` at strength 1; measured once and kept in ``weights.json``."""
+    path = study / "weights.json"
+    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    missing = [arm for arm, keywords in matrix.arms.items() if keywords is not None and arm not in known]
+    if missing:
+        network = load_network(matrix, start)
+        crops = list(_crops(matrix, train))
+        for arm in missing:
+            known[arm] = _weight(_measurable(matrix.loss(arm)), network, crops)
+        path.write_text(json.dumps(known, indent=1))
+    return known
+
+
+def load_network(matrix: Matrix, checkpoint: Path) -> nn.Module:
+    """Return the network of a checkpoint, its averaged weights, on the GPU if there is one."""
+    from basicsr.archs import build_network
+
+    network: nn.Module = build_network(dict(matrix.network_g))
+    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["params_ema"])
+    return network.to(device()).eval().requires_grad_(False)
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _weight(loss: Callable[..., Tensor], network: nn.Module, crops: list[tuple[Tensor, Tensor]]) -> float:
+    """Return L1's gradient over the loss's on the middle one of the crops.
+
+    Not of a batch: a loss in units of the gap GT-LR has by far its largest gradient where that gap is small, and a
+    single flat crop would say how weak it is on all others.
+    """
+    ratios: list[float] = []
+    for target, lr in crops:
+        sr = network(lr).requires_grad_()
+        pixel, own = squared_norms(loss(sr, target, lr), sr, target, None).sqrt().tolist()
+        ratios.append(own / pixel)
+    return 1 / statistics.median(ratios)
+
+
+def _measurable(keywords: dict[str, Any]) -> Callable[..., Tensor]:
+    kind = keywords.pop("type")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # untrained weights are the matrix's own choice
+        if kind == "CLPLoss":
+            return CLPLoss(**keywords, diagnostics=False).to(device())
+        from benchmarks.study.feature_l1 import FeatureL1Loss
+
+        loss = FeatureL1Loss(**keywords).to(device())
+    return lambda sr, target, lr: loss(sr, target)[0]
+
+
+def _crops(matrix: Matrix, train: Mapping[str, Path]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield crops of the training images as in the training: GT ``(1, 3, H, W)`` and LR."""
+    chance, side = random.Random(0), matrix.crop // matrix.scale
+    names = sorted(path.name for path in train["gt"].iterdir())
+    for name in chance.choices(names, k=_CROPS):
+        gt, lr = read(train["gt"] / name).to(device()), read(train["lq"] / name).to(device())
+        top, left = (chance.randint(0, length - side) for length in lr.shape[-2:])
+        yield _cut(gt, top, left, side, matrix.scale), _cut(lr, top, left, side, 1)
+
+
+def _cut(image: Tensor, top: int, left: int, side: int, scale: int) -> Tensor:
+    return image[..., top * scale : (top + side) * scale, left * scale : (left + side) * scale]

@@ -1,0 +1,33 @@
+"""Tables, plot and pictures of a study; from its CSV file alone too.
+
+python -m benchmarks.study.report docs/evidence/small_test.csv -o FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.study import pictures, tables
+from benchmarks.study.results import Results, read_csv
+
+
+def write(results: Results, folder: Path, part: str) -> str:
+    """Write ``{part}.md`` and ``{part}.png`` and return the former."""
+    text = "\n".join(tables.report(results))
+    (folder / f"{part}.md").write_text(text + "\n", encoding="utf-8")
+    pictures.plot(results, folder / f"{part}.png")
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("csv", type=Path, help="a study's CSV file")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the tables and the plot")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    print(write(read_csv(options.csv), options.output, options.csv.stem))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""The study's runner: a tiny matrix through BasicSR's real pipeline, killed and resumed."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+needs_basicsr = pytest.mark.skipif(importlib.util.find_spec("basicsr") is None, reason="BasicSR is not installed")
+
+TRAIN = {
+    "ema_decay": 0.9,
+    "optim_g": {"type": "Adam", "lr": 1e-3},
+    "scheduler": {"type": "MultiStepLR", "milestones": [100], "gamma": 0.5},
+    "total_iter": 3,
+    "warmup_iter": -1,
+    "pixel_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
+}
+NETWORK = {"type": "SRVGGNetCompact_basicsr", "num_feat": 4, "num_conv": 1, "upscale": 4, "act_type": "prelu"}
+MATRIX: dict[str, Any] = {
+    "scale": 4,
+    "data": {"photos": {"train": ["astronaut"], "development": ["coins"], "test": ["camera"]}},
+    "crop": 32,
+    "batch": 2,
+    "workers": 0,
+    "save_every": 0,
+    "network_g": {**NETWORK, "num_in_ch": 3, "num_out_ch": 3},
+    "start": TRAIN,
+    "training": TRAIN,
+    "gan": {},
+    "features": {"model": "efficientnet_lite0", "layer_weights": {"block1": 1.0}},
+    "arms": {"none": None, "pull": {"push_weight": 0}},
+    "seeds": [0, 1],
+    "rounds": [{"strength": 1}],
+    "judges": ["psnr", "sharpness", "artefact"],
+}
+NAMES = {"none_seed0", "none_seed1", "pull_x1_seed0", "pull_x1_seed1"}
+
+
+def _write(path: Path, **changes: Any) -> Path:
+    path.write_text(yaml.safe_dump({**MATRIX, **changes}, sort_keys=False))
+    return path
+
+
+def _started(matrix: Path, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.study", str(matrix), "-o", str(folder)]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def _scores(folder: Path, part: str = "development") -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text()) for path in (folder / "scores" / part).glob("*.json")}
+
+
+@needs_basicsr
+def test_killed_and_resumed_it_ends_as_if_it_had_not_been(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.study.__main__ import main
+
+    matrix, killed, whole = str(_write(tmp_path / "tiny.yml")), tmp_path / "killed", tmp_path / "whole"
+    process = _started(tmp_path / "tiny.yml", killed)
+    while not _scores(killed):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.kill()  # it alone: the run that it started has to end with it
+    process.communicate()
+    finished = {path: path.stat().st_mtime_ns for path in killed.glob("scores/*/*.json")}
+    assert len(finished) < len(NAMES)
+
+    main([matrix, "-o", str(killed)])
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished, "what was finished is not done again"
+    assert "| `pull` | 2 |" in capsys.readouterr().out
+    main([matrix, "-o", str(whole)])
+    assert set(_scores(killed)) == NAMES
+    assert _scores(killed) == _scores(whole), "to the last bit"
+
+    assert not _scores(killed, "test"), "the test photos are not looked at before they are asked for"
+    main([matrix, "-o", str(killed), "--test"])
+    assert set(_scores(killed, "test")["pull_x1_seed0"]) == {"camera"}
+    with (killed / "test.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(NAMES)
+    assert {"test.png", "test_x1.png", "development.md"} <= {path.name for path in killed.iterdir()}
+
+    longer = _write(tmp_path / "longer.yml", training={**TRAIN, "total_iter": 4})
+    with pytest.raises(ValueError, match="Use another folder"):
+        main([str(longer), "-o", str(killed)])
+
+
+@needs_basicsr
+def test_arms_differ_in_the_perceptual_term_alone_and_seeds_in_data_alone(tmp_path: Path) -> None:
+    from benchmarks.study.matrix import read_matrix
+    from benchmarks.study.options import run_options
+
+    gan = {"model_type": "SRGANModel", "network_d": {"type": "D"}, "train": {"gan_opt": {"type": "GANLoss"}}}
+    arms = {**MATRIX["arms"], "fixed": {"margin": 1.0}}
+    rounds = [{"strength": 1}, {"strength": 4, "gan": True, "arms": ["none", "fixed"]}]
+    matrix = read_matrix(_write(tmp_path / "m.yml", gan=gan, arms=arms, rounds=rounds))
+    runs = {run.name: run for run in matrix.runs()}
+    assert list(runs)[:3] == ["none_seed0", "pull_x1_seed0", "fixed_x1_seed0"], "seed by seed"
+    assert list(runs)[-1] == "fixed_x4_gan_seed1"
+    folders = {"gt": tmp_path / "gt", "lq": tmp_path / "lq"}
+    written = {name: run_options(matrix, run, 0.25, folders, 5) for name, run in runs.items()}
+    for options in written.values():
+        options.pop("name")
+    for kind, options in (("x1", written["fixed_x1_seed0"]), ("x4_gan", written["fixed_x4_gan_seed0"])):
+        loss = options["train"].pop("perceptual_opt")
+        assert loss == {"type": "CLPLoss", **MATRIX["features"], "margin": 1.0, "loss_weight": 0.25}
+        assert options == written["none_gan_seed0" if "gan" in kind else "none_seed0"]
+    assert written["none_gan_seed0"]["train"]["gan_opt"] == {"type": "GANLoss"}
+    other = written["none_seed1"]
+    other["manual_seed"], other["datasets"]["train"]["meta_info_file"] = 0, "orders/0.txt"
+    assert other == written["none_seed0"]
+
+
+@needs_basicsr
+def test_matched_weight_makes_the_gradient_at_sr_that_of_l1(tmp_path: Path) -> None:
+    """By autograd itself, on a training set of one crop, which all crops are then."""
+    import torch
+    from PIL import Image
+
+    from benchmarks.study.matching import load_network, matched_weights
+    from benchmarks.study.matrix import read_matrix
+    from clp_basicsr import CLPLoss, register
+    from clp_basicsr.demo.photos import photo
+
+    register()
+    from basicsr.archs import build_network
+
+    matrix = read_matrix(_write(tmp_path / "m.yml"))
+    torch.manual_seed(0)
+    torch.save({"params_ema": build_network(dict(MATRIX["network_g"])).state_dict()}, tmp_path / "start.pth")
+    crop = Image.fromarray(photo("astronaut")[100:132, 200:232])
+    for kind, side in (("gt", 32), ("lq", 8)):
+        (tmp_path / kind).mkdir()
+        crop.resize((side, side), Image.Resampling.BOX).save(tmp_path / kind / "a.png")
+    folders = {kind: tmp_path / kind for kind in ("gt", "lq")}
+    weight = matched_weights(matrix, folders, tmp_path / "start.pth", tmp_path)["pull"]
+
+    from benchmarks.study.images import read
+
+    target, lr = read(folders["gt"] / "a.png"), read(folders["lq"] / "a.png")
+    sr = load_network(matrix, tmp_path / "start.pth")(lr).requires_grad_()
+    clp = CLPLoss(**MATRIX["features"], push_weight=0, loss_weight=weight)
+    (own,) = torch.autograd.grad(clp(sr, target, lr), sr)
+    (pixel,) = torch.autograd.grad((sr - target).abs().mean(), sr)
+    torch.testing.assert_close(own.norm(), pixel.norm())
+
+
+@needs_basicsr
+def test_feature_l1_is_basicsrs_perceptual_loss() -> None:
+    """Against BasicSR's own class on BasicSR's own untrained VGG, which both are given."""
+    import torch
+
+    from clp_basicsr import register
+
+    register()
+    from basicsr.losses.basic_loss import PerceptualLoss
+
+    from benchmarks.study.feature_l1 import FeatureL1Loss
+
+    layers = {"conv1_2": 0.5, "conv2_2": 2.0}
+    ours = FeatureL1Loss("vgg", weights="random", layer_weights=layers, loss_weight=3.0)
+    theirs = PerceptualLoss.__new__(PerceptualLoss)
+    torch.nn.Module.__init__(theirs)
+    theirs.vgg, theirs.layer_weights, theirs.perceptual_weight = ours.extractor, layers, 3.0
+    theirs.style_weight, theirs.criterion_type, theirs.criterion = 0, "l1", torch.nn.L1Loss()
+    sr, target = torch.rand(2, 1, 3, 32, 32)
+    torch.testing.assert_close(ours(sr, target)[0], theirs(sr, target)[0])
+    assert ours(sr, target)[1] is theirs(sr, target)[1] is None
+
+
+def test_matrices_that_are_shipped_can_be_read(tmp_path: Path) -> None:
+    from benchmarks.study.judges import JUDGES
+    from benchmarks.study.matrix import read_matrix
+
+    for path in (ROOT / "benchmarks/study").glob("*.yml"):
+        matrix = read_matrix(path)
+        names = [run.name for run in matrix.runs()]
+        assert len(names) == len(set(names)) > 60
+        assert len(matrix.seeds) >= 3
+        assert {"none", "pull", "feature_l1"} <= matrix.arms.keys()
+        assert set(matrix.judges) <= JUDGES.keys()
+    parts = yaml.safe_load((ROOT / "benchmarks/study/small.yml").read_text())["data"]["photos"]
+    photos = [name for part in parts.values() for name in part]
+    assert len(photos) == len(set(photos)), "no photo is in two parts"
+    with pytest.raises(ValueError, match="must name arms"):
+        read_matrix(_write(tmp_path / "bad.yml", rounds=[{"strength": 1, "arms": ["pul"]}]))
+
+
+def test_judges_prefer_gt_to_its_blur_and_agree_with_their_packages() -> None:
+    pytest.importorskip("piq")
+    pytest.importorskip("basicsr")
+    import piq
+    import torch
+    import torch.nn.functional as F
+
+    from benchmarks.study.judges import JUDGES, Pair, judged
+    from clp_basicsr import register
+    from clp_basicsr.demo.photos import photo
+
+    register()
+    target = torch.from_numpy(photo("astronaut")[:240, 100:340]).permute(2, 0, 1)[None].float() / 255
+    sr = F.avg_pool2d(target, 5, stride=1, padding=2, count_include_pad=False)
+    blurred, itself = (judged(Pair(each, target, 4, MATRIX["features"]), list(JUDGES)) for each in (sr, target))
+    for name, judge in JUDGES.items():
+        assert judge.better * blurred[name] < judge.better * itself[name] or not judge.better, name
+    assert blurred["sharpness"] < 0.5
+    assert itself["sharpness"] == pytest.approx(1)
+    rounded = (sr * 255).round() / 255
+    assert blurred["haarpsi"] == pytest.approx(float(piq.haarpsi(rounded, target)), rel=1e-4)
+    difference = (rounded - target)[..., 4:-4, 4:-4].double()
+    assert blurred["psnr"] == pytest.approx(float(-10 * difference.square().mean().log10()), abs=1e-3)

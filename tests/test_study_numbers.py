@@ -1,0 +1,112 @@
+"""The study's arithmetic, against oracles of another kind."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.study.bootstrap import Interval, interval
+from benchmarks.study.detail import detail_and_artefact, sharpness
+from benchmarks.study.matrix import Run
+from benchmarks.study.results import Results, differences, read_csv, write_csv
+from benchmarks.study.tables import report, shown
+
+
+def test_interval_is_that_of_every_possible_draw() -> None:
+    """All 3^3 draws of seeds times 2^2 of photos, by plain loops."""
+    values = np.array([[1.0, 4.0], [2.0, -3.0], [0.5, 7.0]])
+    means = [
+        np.mean([values[seed, photo] for seed in seeds for photo in photos])
+        for seeds in itertools.product(range(3), repeat=3)
+        for photos in itertools.product(range(2), repeat=2)
+    ]
+    found = interval(values, confidence=0.6, draws=200_000)
+    assert found.mean == pytest.approx(values.mean())
+    # The draws are a sample: their quantiles lie between nearby ones of all.
+    for quantile, end in ((0.2, found.low), (0.8, found.high)):
+        assert np.quantile(means, quantile - 0.02) - 1e-9 <= end <= np.quantile(means, quantile + 0.02) + 1e-9
+
+
+@pytest.mark.parametrize("shape", [(400, 1), (1, 400)])
+def test_interval_of_many_seeds_or_photos_is_the_normal_one(shape: tuple[int, int]) -> None:
+    values = np.random.default_rng(1).normal(0.3, 1, shape)
+    found = interval(values)
+    half = 1.96 * values.std() / 20
+    assert found.low == pytest.approx(values.mean() - half, abs=0.01)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.01)
+
+
+def test_interval_without_spread_and_its_side() -> None:
+    assert interval(np.full((3, 4), 2.0)) == pytest.approx((2.0, 2.0, 2.0))
+    assert [Interval(0, *ends).side for ends in ((1, 2), (-2, -1), (-1, 1))] == [1, -1, 0]
+
+
+def _waves(frequency: float, phase: float = 0.0, side: int = 128) -> Tensor:
+    x = torch.arange(side, dtype=torch.float64)
+    return torch.cos(2 * math.pi * frequency * x + phase).expand(1, 3, side, side)
+
+
+def test_sharpness_is_the_square_of_contrast() -> None:
+    target = _waves(0.2) + _waves(0.05).transpose(-1, -2)
+    assert sharpness(target, target) == pytest.approx(1)
+    assert sharpness(0.5 * target + 7, target) == pytest.approx(0.25)
+
+
+def test_detail_is_the_share_along_gt_and_artefact_what_is_at_right_angles() -> None:
+    target, other = _waves(0.25), _waves(0.25, math.pi / 2)  # of equal size, and orthogonal over whole periods
+    assert detail_and_artefact(target, target, 4) == pytest.approx((1, 0), abs=1e-9)
+    detail, artefact = detail_and_artefact(0.4 * target + 0.3 * other, target, 4)
+    assert detail == pytest.approx(0.4, abs=0.01)
+    assert artefact == pytest.approx(0.3, abs=0.01)
+    assert detail_and_artefact(_waves(0.25).transpose(-1, -2), target, 4) == pytest.approx((0, 1), abs=0.02)
+
+
+def test_high_band_is_what_lr_cannot_show() -> None:
+    """Half of a wave at LR's Nyquist frequency is in it, nothing of a slow one, all of the fastest one."""
+    target = _waves(0.5)
+    for frequency, share in ((0.125, 0.5), (0.01, 0.0), (0.5, 1.0)):
+        sr = _waves(frequency)
+        detail, artefact = detail_and_artefact(sr, target, 4)
+        size = math.hypot(detail, artefact) * (target.norm() / sr.norm())  # the whole high band of `sr`
+        assert float(size) == pytest.approx(share, abs=0.03)
+
+
+def _results() -> Results:
+    numbers = iter(range(100))
+    runs = [Run("none", 0.0, False, 0), *(Run(arm, 4.0, False, seed) for seed in (1, 0) for arm in ("pull", "ratio"))]
+    return {run: {photo: {"psnr": 20 + next(numbers) / 7} for photo in ("b", "a")} for run in runs[:-1]}
+
+
+def test_csv_gives_back_what_was_written(tmp_path: object) -> None:
+    path = tmp_path / "results.csv"  # type: ignore[operator]
+    write_csv(_results(), path)
+    again = read_csv(path)
+    assert list(again) == list(_results())
+    for run, scores in _results().items():
+        assert {photo: numbers["psnr"] for photo, numbers in again[run].items()} == pytest.approx(
+            {photo: numbers["psnr"] for photo, numbers in scores.items()}, rel=1e-5
+        )
+
+
+def test_differences_are_of_the_same_seed_and_photo() -> None:
+    results = _results()
+    found = differences(results, (4.0, False), "ratio", "pull", "psnr")
+    one, other = (results[Run(arm, 4.0, False, 1)] for arm in ("ratio", "pull"))
+    results[Run("pull", 4.0, False, 1)] = dict(reversed(other.items()))
+    assert np.array_equal(found, differences(results, (4.0, False), "ratio", "pull", "psnr")), "in whatever order"
+    assert found.tolist() == [[one[photo]["psnr"] - other[photo]["psnr"] for photo in ("a", "b")]]
+    assert differences(results, (4.0, False), "pull", "none", "psnr").shape == (1, 2), "the control has no strength"
+
+
+def test_bold_is_what_is_better_as_a_whole() -> None:
+    assert shown(Interval(2, 1, 3), 1) == "**2.0** (1.0 to 3.0)"
+    assert shown(Interval(2, 1, 3), -1) == shown(Interval(2, 1, 3), 0) == "2.0 (1.0 to 3.0)"
+    assert shown(Interval(2, -1, 3), 1) == "2.0 (-1.0 to 3.0)"
+    text = "\n".join(report(_results()))
+    assert "| `none` | 1 | 20.071 |" in text
+    assert "| `ratio` | 1 |" in text
