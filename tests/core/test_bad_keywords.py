@@ -37,6 +37,9 @@ DEFAULTS = {
     "range_norm": False,
     "input_scale": 1.0,
     "precision": "float32",
+    "compile": False,
+    "checkpoint": False,
+    "chunk": None,
     "diagnostics": True,
 }
 VGG_HINT = {"relu1_3": "relu1_", "relu5": "relu5_", "Conv1_1": "conv1_1", "relu_1_2": "relu1_2"}
