@@ -195,7 +195,7 @@ def nested(depth: int) -> list[Any]:
     ("given", "said"),
     [
         (Unprintable(), "a Unprintable that cannot be printed"),
-        (nested(5000), "a list that cannot be printed"),
+        (nested(100_000), "a list that cannot be printed"),
         ([10**5000], "a list that cannot be printed"),
         (["x" * 10_000], "['" + "x" * 198 + "…"),
     ],

@@ -66,7 +66,7 @@ ODD: tuple[object, ...] = (
     np.int64(3), np.int64(-3), np.uint8(1), np.bool_(True), np.str_("lr"), np.array(0.5), np.array([1.0, 2.0]),
     np.array([]), np.array(None), torch.tensor(0.5), torch.tensor([1.0, 2.0]), torch.tensor(1, device="meta"),
     object(), Unprintable(), print, CLPLoss, int, Path("."), Path("a\0b"), Ellipsis, range(3), b"1", bytearray(b"1"),
-    datetime.date(2026, 1, 1), datetime.datetime(2026, 1, 1), frozenset({1}), {1, 2}, nested(5000), circular(),
+    datetime.date(2026, 1, 1), datetime.datetime(2026, 1, 1), frozenset({1}), {1, 2}, nested(100_000), circular(),
     list(range(100_000)), "x" * 100_000, "\0", "~nobody-of-this-name/x", "a/b/c", "/", "..", "", " ", "1e-4", "5e-3",
     "1_000", "nan", "inf", "-1", "0x10", "ñandú", "\ud800", "vgg\n", "None", "True", OrderedDict(type="blur"),
 )  # fmt: skip
