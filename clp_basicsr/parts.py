@@ -18,7 +18,6 @@ Evaluate = Callable[[Tensor, slice, float], Tensor]
 """The loss of some images ``(n, 3, H, W)``, which rows of the batch they are, and their share of it."""
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def evaluate_in_parts(images: Tensor, size: int, evaluate: Evaluate) -> Tensor:
     """Return the mean over ``images`` of what ``evaluate`` says of ``size`` of them at a time."""
     if images.requires_grad and torch.is_grad_enabled():

@@ -287,3 +287,19 @@ def test_vgg_holds_no_layer_that_is_not_used(vgg_weights: Path) -> None:
     widths = [3, 64, 64, 128]
     weights = sum(9 * before * after + after for before, after in itertools.pairwise(widths))
     assert sum(buffer.untyped_storage().nbytes() for buffer in network.buffers()) == 4 * (weights + 2 * 3)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_chunk_inside_a_compiled_training_step(images: Images) -> None:
+    torch.manual_seed(0)
+    network, loss = nn.Conv2d(3, 3, 3, padding=1), CLPLoss("random_convs", chunk=2)
+
+    def step(batch: Tensor) -> Tensor:
+        value: Tensor = loss(network(batch), images.gt, images.lr)
+        return value
+
+    gradients = [
+        torch.autograd.grad(each(images.sr.detach()), network.weight)[0]
+        for each in (step, torch.compile(step, backend="aot_eager"))
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
