@@ -39,7 +39,7 @@ def plot(file: Path, curves: dict[str, Curve], caption: str) -> None:
     figure.suptitle(caption)
     for axes, (name, curve) in zip(figure.subplots(1, len(curves)), curves.items()):
         axes.plot(curve["value"], curve["milliseconds"], "o-")
-        axes.set(xlabel=name, ylabel="ms per step", ylim=(0, None))
+        axes.set(xlabel=name, ylabel="ms per step", ylim=(0, 1.1 * max(curve["milliseconds"])))
     figure.savefig(file)
 
 
