@@ -118,7 +118,7 @@ class CLPLoss(BoundModule):
             distance: "l2" or "l1" per image and channel over positions, or "cosine" over channels
                 per position.
             negatives: the images to push away from: names out of `clp_basicsr.negatives.SOURCES` ("lr",
-                "blur", "degraded", "lagged", "files", "batch") or mappings with their settings, such as
+                "blur", "degraded", "lagged", "ema", "files", "batch") or mappings with their settings, such as
                 ``["lr", {"type": "blur", "count": 3}]``.
             align_corners: resize LR as the first implementation did; shifts the negative.
             invert_equal_pixels: replace negative pixels equal to GT by ``1 - GT``, as the first
