@@ -1,4 +1,4 @@
-"""``clp-basicsr train | test | demo | inspect | plot``."""
+"""``clp-basicsr train | test | demo | inspect | plot | bench``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from clp_basicsr import __version__
+from clp_basicsr.bench import command as bench
 from clp_basicsr.demo.options import ITERATIONS
 from clp_basicsr.hosts.checkpoints import DamagedCheckpointError
 from clp_basicsr.hosts.disk import NotSavedError
@@ -16,7 +17,7 @@ from clp_basicsr.pictures import command, plot
 
 _MENDABLE = (ImportError, FileNotFoundError, NoGPUError, DamagedCheckpointError, NotSavedError, OptionFileError)
 _BASICSRS_FLAGS = ("train", "test")
-_PICTURES = {"inspect": command.run, "plot": plot.run}
+_PICTURES = {"inspect": command.run, "plot": plot.run, "bench": bench.run}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--fresh", action="store_true", help="start anew instead of continuing an earlier run")
     looking = commands.add_parser("inspect", help="draw what the loss sees of one image: maps, gradient, layers")
     command.add_arguments(looking)
+    costs = commands.add_parser("bench", help="measure time and memory of the loss beside others")
+    bench.add_arguments(costs)
     plotting = commands.add_parser("plot", help="draw the training curves of one or several runs")
     plot.add_arguments(plotting)
     return parser

@@ -152,9 +152,12 @@ class Probe:
         self.range = torch.stack(target.detach().float().aminmax())
         return True
 
-    def add_layer(self, name: str, anchor: Tensor, positive: Tensor, negatives: Tensor, terms: Terms) -> None:
-        """Measure a layer."""
-        self.layers[name] = diagnose_layer(anchor, positive, negatives, terms)
+    def add_layer(
+        self, name: str, anchor: Tensor, positive: Tensor, negatives: Tensor, terms: Terms, share: float = 1.0
+    ) -> None:
+        """Measure a layer, of which these images are a ``share``."""
+        numbers = share * diagnose_layer(anchor, positive, negatives, terms)
+        self.layers[name] = self.layers[name] + numbers if name in self.layers else numbers
 
     def add_gradient(
         self, value: Tensor, weight: float | Tensor, images: tuple[Tensor, Tensor], find_model: Callable[[], Any]

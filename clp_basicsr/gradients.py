@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -19,9 +20,20 @@ def squared_norms(value: Tensor, sr: Tensor, target: Tensor, model: Any | None) 
         target: GT of the same shape.
         model: the host's model; its ``cri_pix`` is the pixel loss, L1 where there is none.
     """
-    (own,) = torch.autograd.grad(value, sr, retain_graph=True)
+    with walked_twice():
+        (own,) = torch.autograd.grad(value, sr, retain_graph=True)
     pixel_loss: Callable[[Tensor, Tensor], Tensor] = getattr(model, "cri_pix", None) or F.l1_loss
     leaf = sr.detach().requires_grad_()
     target = target.clone() if target.is_inference() else target  # autograd does not take those of inference mode
     (pixel,) = torch.autograd.grad(pixel_loss(leaf, target), leaf)
     return torch.stack((pixel.float().square().sum(), own.float().square().sum()))
+
+
+def walked_twice() -> AbstractContextManager[None]:
+    """Let compiled graphs that are made or walked inside keep their buffers for a second backward pass."""
+    from torch._functorch import config
+
+    if hasattr(config, "donated_buffer") and not torch.compiler.is_compiling():
+        kept: AbstractContextManager[None] = config.patch(donated_buffer=False)
+        return kept
+    return nullcontext()

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clp_basicsr import arguments
 from clp_basicsr.balance import Balance
 from clp_basicsr.binding import BoundModule
-from clp_basicsr.criteria import Terms, build_criterion
+from clp_basicsr.compiling import EAGER, Functions, compiled, run_network
+from clp_basicsr.criteria import Terms, build_criterion, is_mean_over_images
 from clp_basicsr.diagnostics import Diagnostics, Probe
 from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import as_rgb, at_least_float32, check_images
 from clp_basicsr.negatives import Negative, Source, Step, build_sources, for_rehearsal, upsampled_lr
+from clp_basicsr.negatives.batch import OtherImages
+from clp_basicsr.parts import evaluate_in_parts, merged
 from clp_basicsr.presets import with_presets
 from clp_basicsr.references import References
 from clp_basicsr.schedule import Schedule
@@ -77,6 +80,9 @@ class CLPLoss(BoundModule):
         range_norm: bool = False,
         input_scale: float = 1.0,
         precision: str = "float32",
+        compile: bool = False,
+        checkpoint: bool = False,
+        chunk: int | None = None,
         diagnostics: bool = True,
         **unknown: Any,
     ) -> None:
@@ -112,7 +118,7 @@ class CLPLoss(BoundModule):
             distance: "l2" or "l1" per image and channel over positions, or "cosine" over channels
                 per position.
             negatives: the images to push away from: names out of `clp_basicsr.negatives.SOURCES` ("lr",
-                "blur", "degraded", "lagged", "files", "batch") or mappings with their settings, such as
+                "blur", "degraded", "lagged", "ema", "files", "batch") or mappings with their settings, such as
                 ``["lr", {"type": "blur", "count": 3}]``.
             align_corners: resize LR as the first implementation did; shifts the negative.
             invert_equal_pixels: replace negative pixels equal to GT by ``1 - GT``, as the first
@@ -121,7 +127,12 @@ class CLPLoss(BoundModule):
                 but for some of torchvision and timm.
             range_norm: images are in [-1, 1] and are mapped to [0, 1] first.
             input_scale: multiplies the images on their way into the network; 255 reproduces CSD.
-            precision: "float32", or "bfloat16" / "float16" to run the network under autocast.
+            precision: "float32", or "bfloat16" / "float16" to run the network under autocast; "auto" is
+                bfloat16 on GPUs that have arithmetic for it, float32 elsewhere.
+            compile: compile the network's passes and the criterion, at the first calls.
+            checkpoint: keep no activations inside the network's blocks; SR's pass is computed twice.
+            chunk: evaluate this many images at a time and keep only the gradient at the images; the same
+                loss in less memory, for criteria whose value is the mean over images.
             diagnostics: measure every tenth call layer by layer (see `diagnostics`), and every hundredth
                 the gradient at the SR image beside the pixel loss's.
             **unknown: none; a misspelt keyword is answered with the nearest real one.
@@ -162,6 +173,13 @@ class CLPLoss(BoundModule):
             use_input_norm=arguments.flag("use_input_norm", use_input_norm),
             precision=arguments.choice("precision", precision, list(PRECISIONS)),
         )
+        if arguments.flag("checkpoint", checkpoint):
+            self.extractor.recompute()
+        self.compiles = arguments.flag("compile", compile)
+        self._compiled: Functions | None = None
+        self.chunk = None if chunk is None else arguments.count("chunk", chunk)
+        if self.chunk is not None:
+            self._check_that_images_stand_alone()
         chosen_weights = given_weights or self.extractor.default_layer_weights
         self.layer_weights = {layer: chosen_weights[layer] for layer in self.extractor.layers}
         self.summary: Summary | None = None
@@ -205,19 +223,33 @@ class CLPLoss(BoundModule):
         sr, target, lr = (self.prepared(images) for images in (sr, target.detach(), lr.detach()))
         with torch.no_grad():
             references = References(target, self.draw_negatives(target, lr, given_lr.detach()))
-            features = self.features(references.images())
-        anchors = self.features(sr)
         probe = self._probe if self._probe is not None and self._probe.begin(target) else None
-        terms = []
-        for layer, weight in self.layer_weights.items():
-            positive, negatives = references.split(features[layer])
-            terms.append(self.criterion(anchors[layer], positive, negatives, weight))
-            if probe is not None:
-                probe.add_layer(layer, anchors[layer], positive, negatives, terms[-1])
-        self.summary = self._summarise(terms)
+        parts: list[tuple[float, list[Terms]]] = []
+
+        def value_of(images: Tensor, rows: slice, share: float) -> Tensor:
+            own = references if self.chunk is None else references.rows(rows)
+            terms = self._terms(images, own, probe, share)
+            parts.append((share, [term._replace(loss=term.loss.detach()) for term in terms]))
+            total = torch.stack([term.loss for term in terms]).sum()
+            return total / self.criterion.normaliser(list(self.layer_weights.values()))
+
+        value = value_of(sr, slice(None), 1.0) if self.chunk is None else evaluate_in_parts(sr, self.chunk, value_of)
+        self.summary = self._summarise(merged(parts))
         self._evaluated = True
-        total = torch.stack([term.loss for term in terms]).sum()
-        return total / self.criterion.normaliser(list(self.layer_weights.values()))
+        return value
+
+    def _terms(self, sr: Tensor, references: References, probe: Probe | None, share: float) -> list[Terms]:
+        """Return the terms of each layer for some images, a ``share`` of the batch, and show them to ``probe``."""
+        run = self._functions()
+        with torch.no_grad():
+            features = self.features(references.images(), run.run_references)
+        anchors = self.features(sr, run.run_anchors)
+        split = {layer: references.split(features[layer]) for layer in self.layer_weights}
+        terms = run.terms_by_layer(self.criterion, self.layer_weights, anchors, split)
+        if probe is not None:
+            for layer, term in zip(self.layer_weights, terms):
+                probe.add_layer(layer, anchors[layer], *split[layer], term, share)
+        return terms
 
     def rehearse(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> None:
         """Evaluate without a trace what was never evaluated yet, so that what cannot work is said early.
@@ -251,10 +283,14 @@ class CLPLoss(BoundModule):
         images = as_rgb(at_least_float32(images))
         return (images + 1) / 2 if self.range_norm else images
 
-    def features(self, images: Tensor) -> dict[str, Tensor]:
+    def features(
+        self, images: Tensor, run: Callable[[nn.Module, Tensor], dict[str, Tensor]] = run_network
+    ) -> dict[str, Tensor]:
         """Return the network's feature maps of `prepared` images, by layer."""
-        features: dict[str, Tensor] = self.extractor(images if self.input_scale == 1 else images * self.input_scale)
-        return features
+        self.extractor.make_ready(images)  # a compiled graph could not say what is wrong
+        if not self.extractor.gains_from_compilation(images.device):
+            run = run_network
+        return run(self.extractor, images if self.input_scale == 1 else images * self.input_scale)
 
     def draw_negatives(
         self, target: Tensor, lr: Tensor, given_lr: Tensor, sources: Sequence[Source] | None = None
@@ -288,7 +324,26 @@ class CLPLoss(BoundModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process and this step."""
-        return {**super().__getstate__(), "summary": None, "_probe": self._probe and Probe()}
+        return {**super().__getstate__(), "summary": None, "_probe": self._probe and Probe(), "_compiled": None}
+
+    def _functions(self) -> Functions:
+        if not self.compiles or torch.compiler.is_compiling():
+            return EAGER
+        if self._compiled is None:
+            self._compiled = compiled()
+        return self._compiled
+
+    def _check_that_images_stand_alone(self) -> None:
+        reason = None
+        if not is_mean_over_images(self.criterion):
+            reason = f"the criterion {self.criterion} pools them"
+        elif any(isinstance(source, OtherImages) for source in self.sources):
+            reason = "the negatives 'batch' are the other images"
+        if reason is not None:
+            raise ValueError(
+                f"Argument `chunk` must be left out where the images of a batch do not stand alone, but got "
+                f"{self.chunk}, and {reason}. Use `checkpoint: true`, or another criterion."
+            )
 
     def _full_weight(self, value: Tensor, sr: Tensor, target: Tensor) -> float | Tensor:
         if self.balance is None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
 _LONGEST = 200
+_LONGEST_REASON = 800
 
 
 def did_you_mean(given: object, allowed: Iterable[str]) -> str:
@@ -45,5 +46,6 @@ def shown(given: object) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of what ``error`` says, or its kind where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """Return the first line of what ``error`` says, cut where it is long, or its kind where it says nothing."""
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"

@@ -19,6 +19,12 @@ class References:
             if self._place(negative.images) is None:
                 self.batches.append(negative.images)
 
+    def rows(self, rows: slice) -> References:
+        """Return the same of some images of the batch; negatives must not be rolled."""
+        own = [batch[rows] for batch in self.batches]
+        negatives = [negative._replace(images=own[self._place(negative.images) or 0]) for negative in self.negatives]
+        return References(own[0], negatives)
+
     def images(self) -> Tensor:
         """Return everything as one batch."""
         return torch.cat(self.batches)

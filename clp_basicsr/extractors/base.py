@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from clp_basicsr.extractors.recomputing import recompute_blocks, recomputed
 from clp_basicsr.images import at_least_float32
 from clp_basicsr.messages import did_you_mean, reason, shown
 
@@ -16,11 +17,21 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _LARGEST = 1e9
 """Weights and features of trained networks stay far below; squares of 1e16 at many positions add up to infinity."""
 
-PRECISIONS: dict[str, torch.dtype] = {
+PRECISIONS: dict[str, torch.dtype | None] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    "auto": None,
 }
+"""By name; None is `automatic_precision`."""
+
+
+def automatic_precision(device: torch.device) -> torch.dtype:
+    """Return bfloat16 on GPUs that have arithmetic for it (compute capability 8.0 and later), float32 elsewhere."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return torch.bfloat16
+    return torch.float32
+
 
 _MOST_LISTED = 40
 """VGG19's 32 layers are read at a glance, the 400 nodes of a DenseNet are not."""
@@ -38,6 +49,8 @@ class FeatureExtractor(nn.Module):
 
     mean: Tensor
     std: Tensor
+    channels_last_on_cpu = False
+    """Whether the CPU is faster with channels last. On a GPU it is for the user to ask for, with ``.to()``."""
 
     def __init__(
         self,
@@ -60,6 +73,7 @@ class FeatureExtractor(nn.Module):
             minimum_size: smallest height and width of the images, in pixels.
             use_input_norm: subtract ``mean`` and divide by ``std``.
             precision: a key of `PRECISIONS`; below float32 the network runs under autocast.
+                "auto" is decided at each call, by the images' device.
             mean: of the images that the network was trained on, per channel; ImageNet's, mostly.
             std: their standard deviation.
         """
@@ -70,6 +84,8 @@ class FeatureExtractor(nn.Module):
         self.minimum_size = minimum_size
         self.use_input_norm = use_input_norm
         self.precision = precision
+        self._is_channels_last = False
+        self._recomputes_whole = False
         for key, values in (("mean", mean), ("std", std)):
             self.register_buffer(key, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
@@ -90,17 +106,28 @@ class FeatureExtractor(nn.Module):
         Raises:
             ValueError: if the images are too small for the network or on another device.
         """
-        self._check(images)
+        self.make_ready(images)
         images = images.to(self.mean.dtype)
+        if self._prefers_channels_last(images):
+            images = images.contiguous(memory_format=torch.channels_last)
         if self.use_input_norm:
             images = (images - self.mean) / self.std
-        dtype = PRECISIONS[self.precision]
+        dtype = PRECISIONS[self.precision] or automatic_precision(images.device)
         reduced = dtype != torch.float32
         with torch.autocast(images.device.type, dtype=dtype if reduced else None, enabled=reduced):
-            features = self.extract(images)
+            features = recomputed(self.extract, images) if self._recomputes_whole else self.extract(images)
         return {layer: at_least_float32(features[layer]) for layer in self.layers}
 
-    def _check(self, images: Tensor) -> None:
+    def recompute(self) -> None:
+        """From now on, keep no activations inside blocks for the backward pass; compute them again there."""
+        self._recomputes_whole = not recompute_blocks(self)
+
+    def make_ready(self, images: Tensor) -> None:
+        """Check what `forward` asks of images, and lay out the weights for their device.
+
+        Raises:
+            ValueError: if they are too small for the network or on another device.
+        """
         height, width = images.shape[-2:]
         if min(height, width) < self.minimum_size:
             raise ValueError(
@@ -113,6 +140,17 @@ class FeatureExtractor(nn.Module):
                 f"Images and the loss must be on the same device, but got images on {images.device} and the "
                 f"loss on {self.mean.device}. Move the loss: loss.to('{images.device}')."
             )
+        # Not when the network is built: moved to a GPU, the weights would take this layout along.
+        if self._prefers_channels_last(images) and not self._is_channels_last and not torch.compiler.is_compiling():
+            self.to(memory_format=torch.channels_last)
+            self._is_channels_last = True
+
+    def gains_from_compilation(self, device: torch.device) -> bool:
+        """Say whether a compiled pass is the faster one."""
+        return True
+
+    def _prefers_channels_last(self, images: Tensor) -> bool:
+        return self.channels_last_on_cpu and images.device.type == "cpu"
 
 
 def freeze(network: nn.Module) -> nn.Module:

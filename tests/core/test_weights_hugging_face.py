@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor
+from transformers import AutoConfig
 
 from clp_basicsr import CLPLoss
 
@@ -179,6 +180,8 @@ def test_configuration_that_cannot_be_meant(
 ) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changed}))
+    if "stage_names" in changed and AutoConfig.from_pretrained(folder).stage_names != changed["stage_names"]:
+        pytest.skip("this version of transformers makes the names of the stages itself")
     with pytest.raises(ValueError, match=re.escape(said)):
         CLPLoss(str(folder), weights=weights)
 

@@ -23,7 +23,7 @@ from clp_basicsr.hosts.saving import Saving
 from clp_basicsr.hosts.whole_files import whole_file
 from hosts.options import Options, train_options, write
 from hosts.records import log_entries
-from hosts.runs import PACKAGE_ROOT, isolated, python, train
+from hosts.runs import isolated, python, train
 
 # Its network takes 0.4 MB, the state of its optimizer 0.8 MB.
 WIDE: Options = {"type": "SRVGGNetCompact", "num_feat": 64, "num_conv": 2, "upscale": 4}
@@ -80,7 +80,7 @@ def test_killed_inside_the_writing_of_a_file(file: str, pairs: Path, tmp_path: P
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """The script compares each training, when it has finished, with one that was never killed."""
-    script = str(PACKAGE_ROOT / "benchmarks" / "kill_and_resume.py")
+    script = str(Path(__file__).parents[2] / "benchmarks" / "kill_and_resume.py")
     run = python(script, "--kills", "3", "--aimed", "0", folder=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     assert re.search(r"^3 kills, .* all ended alike$", run.stdout, re.M), run.stdout

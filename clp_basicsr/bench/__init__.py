@@ -1,0 +1,1 @@
+"""What the loss costs beside others: `clp-basicsr bench`."""

@@ -1,0 +1,100 @@
+"""``clp-basicsr bench``: flags and the order of things."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+from pathlib import Path
+
+import torch
+
+from clp_basicsr import arguments
+from clp_basicsr.bench import report, scaling, training
+from clp_basicsr.bench.contenders import DEFAULT, Contender, build
+from clp_basicsr.bench.measuring import Call, peak_bytes, rounds, spread, training_step
+from clp_basicsr.pictures.canvas import check_matplotlib
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("--contenders", nargs="+", default=list(DEFAULT), help="what to measure (default: all)")
+    parser.add_argument("--batch", nargs="+", type=int, default=[2], help="batch sizes (default: 2)")
+    parser.add_argument("--size", nargs="+", type=int, default=[128], help="crop sizes in pixels (default: 128)")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds in which all take turns (default: 10)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the CPU (default: 1)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--step", choices=list(training.NETWORKS), help="a whole training step of this network instead")
+    parser.add_argument("--scaling", action="store_true", help="time against batch, crop, negatives, layers instead")
+    parser.add_argument("--output", type=Path, default=Path("bench"), help="folder of results (default: bench)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, print a table, and write JSON and a plot.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+        ValueError: for a contender or a number that is not possible.
+    """
+    check_matplotlib()
+    for name in ("batch", "size"):
+        setattr(options, name, [arguments.count(name, each) for each in getattr(options, name)])
+    device = torch.device(options.device)
+    torch.set_num_threads(arguments.count("threads", options.threads))
+    arguments.count("rounds", options.rounds)
+    options.output.mkdir(parents=True, exist_ok=True)
+    about = report.environment(device)
+    print(", ".join(f"{key}: {value}" for key, value in about.items()), flush=True)
+    if options.scaling:
+        curves = scaling.measure(options.batch[0], options.size[0], options.rounds, device)
+        caption = f"vgg, batch {options.batch[0]}, {options.size[0]} px, {about['device']}, {about['date']}"
+        report.write_json(options.output / "scaling.json", about, [], curves=curves)
+        scaling.plot(options.output / "scaling.png", curves, caption)
+        return
+    contenders = _built(options.contenders, device)
+    measure = _whole_steps if options.step else _losses
+    settings = [(batch, size) for size in options.size for batch in options.batch]
+    rows = [row for setting in settings for row in measure(contenders, *setting, options)]
+    print(report.table(rows))
+    name = f"step_{options.step}" if options.step else "losses"
+    report.write_json(options.output / f"{name}.json", about, rows)
+    report.plot(options.output / f"{name}.png", rows)
+
+
+def _built(names: list[str], device: torch.device) -> list[Contender]:
+    contenders = []
+    for name in names:
+        try:
+            contenders.append(build(name, device))
+        except ImportError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    return contenders
+
+
+def _losses(contenders: list[Contender], batch: int, size: int, options: argparse.Namespace) -> list[report.Row]:
+    device = torch.device(options.device)
+    calls = {each.name: training_step(each, batch, size, device) for each in contenders}
+    rivals = {each.name: each.rival for each in contenders}
+    return _rows(calls, rivals, batch, size, options)
+
+
+def _whole_steps(contenders: list[Contender], batch: int, size: int, options: argparse.Namespace) -> list[report.Row]:
+    calls = training.steps(options.step, contenders, batch, size, torch.device(options.device))
+    return _rows(calls, dict.fromkeys(calls, options.step), batch, size, options)
+
+
+def _rows(
+    calls: dict[str, Call], rivals: dict[str, str], batch: int, size: int, options: argparse.Namespace
+) -> list[report.Row]:
+    device = torch.device(options.device)
+    seconds = rounds(calls, options.rounds, 2, device)
+    gc.collect()
+    peaks = {name: peak_bytes(call, device) for name, call in calls.items()}
+    rows = []
+    for name, own in seconds.items():
+        rival = rivals[name]
+        known = rival in seconds
+        ratio = spread([mine / theirs for mine, theirs in zip(own, seconds[rival])]) if known else None
+        memory = peaks[name] / peaks[rival] if known else None
+        rows.append(report.Row(name, batch, size, spread(own), rival, ratio, peaks[name], memory))
+    return rows

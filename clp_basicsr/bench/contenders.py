@@ -1,0 +1,82 @@
+"""What can be measured, by name: ``vgg``, ``vgg:bfloat16:compile``, ``perceptual``, ``three_pass:dinov2_base``."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from clp_basicsr.bench.baselines import Step, lpips_vgg, perceptual_loss, three_pass_dinov2, three_pass_vgg
+from clp_basicsr.extractors.base import PRECISIONS
+from clp_basicsr.extractors.hugging_face import DINO_MODELS
+from clp_basicsr.loss import CLPLoss
+
+DEFAULT = (
+    "perceptual", "three_pass:vgg", "lpips", "vgg", "vgg:bfloat16", "vgg:compile", "efficientnet_lite0",
+    "three_pass:dinov2_base", "dinov2_base", "dinov2_base:bfloat16", "dinov2_base:compile", "dinov2_small",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A loss that was built."""
+
+    name: str
+    network: nn.Module
+    step: Step
+
+    @property
+    def rival(self) -> str:
+        """Whose cost its own is divided by."""
+        return "three_pass:dinov2_base" if "dinov2_base" in self.name else "perceptual"
+
+
+def build(name: str, device: torch.device, **keywords: Any) -> Contender:
+    """Build a contender; ``keywords`` go to `CLPLoss`.
+
+    Raises:
+        ImportError: if its package is not installed.
+        ValueError: if there is no such contender.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that untrained weights are no perceptual loss
+        network, step = _build(name, keywords)
+    return Contender(name, network.to(device), step)
+
+
+def _build(name: str, keywords: dict[str, Any]) -> tuple[nn.Module, Step]:
+    model, *settings = name.split(":")
+    if model == "perceptual":
+        return perceptual_loss()
+    if model == "lpips":
+        return lpips_vgg()
+    if model == "three_pass":
+        return three_pass_vgg() if settings == ["vgg"] else three_pass_dinov2(_dinov2(name, settings))
+    loss = _clp(name, model, settings, keywords)
+    return loss, loss
+
+
+def _dinov2(name: str, settings: list[str]) -> str:
+    if len(settings) != 1 or not (settings[0] in DINO_MODELS and settings[0].startswith("dinov2")):
+        raise ValueError(f"Contender must be 'three_pass:vgg' or 'three_pass:dinov2_…', but got '{name}'.")
+    return settings[0]
+
+
+def _clp(name: str, model: str, settings: list[str], keywords: dict[str, Any]) -> CLPLoss:
+    chosen: dict[str, Any] = {"diagnostics": False, **keywords}
+    for setting in settings:
+        if setting in PRECISIONS:
+            chosen["precision"] = setting
+        elif setting in ("compile", "checkpoint"):
+            chosen[setting] = True
+        elif setting.startswith("chunk="):
+            chosen["chunk"] = int(setting.removeprefix("chunk="))
+        else:
+            raise ValueError(
+                f"Contender must be a model with settings among {[*PRECISIONS, 'compile', 'checkpoint', 'chunk=N']}, "
+                f"but got '{name}'."
+            )
+    return CLPLoss(model, weights="random", **chosen)

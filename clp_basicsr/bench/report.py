@@ -1,0 +1,85 @@
+"""The results of a benchmark as JSON, as a table and as a plot."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clp_basicsr.bench.measuring import Spread
+from clp_basicsr.pictures.canvas import new_figure
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender at one size."""
+
+    name: str
+    batch: int
+    size: int
+    seconds: Spread
+    rival: str
+    ratio: Spread | None
+    """Its time over its rival's, pair by pair; None where the rival was not measured."""
+    peak: int
+    """Bytes above the weights."""
+    memory_ratio: float | None
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return what the numbers depend on."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": gpu or f"{device.type}, {torch.get_num_threads()} threads",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as Markdown."""
+    lines = ["| loss | batch, crop | ms | time over … | | peak MB | memory |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        ratio = "" if row.ratio is None else f"{row.ratio.median:.2f} ({row.ratio.low:.2f} to {row.ratio.high:.2f})"
+        memory = "" if row.memory_ratio is None else f"{row.memory_ratio:.2f}"
+        milliseconds, megabytes = f"{row.seconds.median * 1e3:.0f}", f"{row.peak / 1e6:.0f}"
+        cells = (row.name, f"{row.batch}, {row.size}", milliseconds, row.rival, ratio, megabytes, memory)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_json(file: Path, about: dict[str, Any], rows: Sequence[Row], **more: object) -> None:
+    """Write everything to a file."""
+    numbers = [{**asdict(row), "seconds": row.seconds._asdict(), "ratio": _dict(row.ratio)} for row in rows]
+    file.write_text(json.dumps({**about, "rows": numbers, **more}, indent=1) + "\n", encoding="utf-8")
+
+
+def plot(file: Path, rows: Sequence[Row]) -> None:
+    """Draw the ratios with their quartiles.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    shown = [row for row in rows if row.ratio is not None and row.name != row.rival]
+    figure = new_figure(8, 1 + 0.35 * len(shown))
+    axes = figure.add_subplot()
+    for place, row in enumerate(reversed(shown)):
+        assert row.ratio is not None
+        axes.plot([row.ratio.low, row.ratio.high], [place, place], color="tab:blue")
+        axes.plot([row.ratio.median], [place], "o", color="tab:blue")
+    labels = [f"{row.name} / {row.rival} ({row.batch}, {row.size})" for row in reversed(shown)]
+    axes.set_yticks(range(len(shown)), labels)
+    axes.axvline(1, color="grey", linewidth=0.8)
+    axes.set_xlabel("time of a step, ratio")
+    figure.savefig(file)
+
+
+def _dict(spread: Spread | None) -> dict[str, float] | None:
+    return None if spread is None else spread._asdict()

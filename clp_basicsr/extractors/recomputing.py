@@ -1,0 +1,43 @@
+"""Gradient checkpointing: activations inside a block are computed again in the backward pass, not kept.
+
+Transformers' own works in training mode only, which a frozen network is never in.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def recomputed(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """Return ``function(*arguments, **keywords)``, of which only the arguments are kept for the backward pass."""
+    if not torch.is_grad_enabled():
+        return function(*arguments, **keywords)
+    # A frozen network draws no random numbers, and saving their state would wait for the GPU.
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False, **keywords)
+
+
+def recompute_blocks(network: nn.Module) -> int:
+    """Let each block of ``network`` be a checkpoint, and return how many there are; module names stay as they are."""
+    found = list(blocks(network))
+    for block in found:
+        block.forward = functools.partial(_forward, block)
+    return len(found)
+
+
+def blocks(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield the entries of the outermost lists of modules, which is what networks keep their blocks in."""
+    for child in network.children():
+        if isinstance(child, nn.ModuleList):
+            yield from (entry for entry in child if any(True for _ in entry.children()))
+        else:
+            yield from blocks(child)
+
+
+def _forward(block: nn.Module, *arguments: Any, **keywords: Any) -> Any:
+    return recomputed(functools.partial(type(block).forward, block), *arguments, **keywords)

@@ -1,0 +1,305 @@
+"""`checkpoint`, `chunk`, `compile` and `precision: auto` change the cost of the loss and nothing else."""
+
+import copy
+import itertools
+import pickle
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clp_basicsr import CLPLoss, build_extractor, compiling
+from clp_basicsr.inspection import inspect
+
+from .oracles import Images, crop
+
+Photos = tuple[Tensor, Tensor]
+VGG_LAYERS = {"relu1_2": 0.5, "conv2_1": 1.0, "relu3_1": 1.0}
+MEANS: list[dict[str, Any]] = [
+    {},
+    {"distance": "l1", "push_weight": 0.5},
+    {"distance": "cosine"},
+    {"margin": 0.5, "swap": True},
+    {"criterion": "ratio"},
+    {"criterion": "infonce"},
+    {"criterion": "directional"},
+    {"negatives": ["lr", {"type": "blur", "count": 2, "seed": 3}], "range_norm": True},
+]
+
+
+@pytest.fixture
+def images(photo_batch: Photos) -> Images:
+    return crop(photo_batch, 3, 32)
+
+
+@pytest.fixture(params=["vgg", "dino", "lite", "random_convs"])
+def network(request: pytest.FixtureRequest, vgg_weights: Path, dino_folder: Path) -> dict[str, Any]:
+    return {
+        "vgg": {"model": "vgg", "weights": vgg_weights, "layer_weights": VGG_LAYERS},
+        "dino": {"model": str(dino_folder), "layer_weights": {"block1": 1, "block3": 0.5}},
+        "lite": {"model": "efficientnet_lite0", "layer_weights": {"block1": 1, "block3": 0.5}},
+        "random_convs": {"model": "random_convs"},
+    }[request.param]
+
+
+@pytest.fixture
+def quick_compilation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def outcome(loss: CLPLoss, images: Images) -> dict[str, Tensor]:
+    """Everything that a call leaves behind."""
+    value = loss(*images)
+    (gradient,) = torch.autograd.grad(value, images.sr)
+    summary = loss.take_summary()
+    assert summary is not None
+    return {"value": value.detach(), "gradient": gradient, **summary._asdict()}
+
+
+def check_equal(seen: dict[str, Tensor], expected: dict[str, Tensor], rtol: float = 1e-4) -> None:
+    for name, tensor in expected.items():
+        torch.testing.assert_close(seen[name], tensor, rtol=rtol, atol=1e-6 * float(tensor.abs().max()), msg=name)
+
+
+def test_checkpoint_is_exact_and_runs_blocks_twice(network: dict[str, Any], images: Images) -> None:
+    runs = []
+    for keywords in ({}, {"checkpoint": True}):
+        loss = CLPLoss(**network, **keywords, diagnostics=False)
+        calls: list[bool] = []
+        for module in loss.extractor.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.register_forward_hook(lambda *_, calls=calls: calls.append(torch.is_grad_enabled()))
+        runs.append((outcome(loss, images), sum(calls), len(calls)))
+    (expected, once, _), (seen, twice, _) = runs
+    for name, tensor in expected.items():
+        assert torch.equal(seen[name], tensor), name
+    assert once < twice <= 2 * once
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda loss: pickle.loads(pickle.dumps(loss))])
+def test_checkpoint_is_copied(network: dict[str, Any], images: Images, copied: Any) -> None:
+    loss = CLPLoss(**network, checkpoint=True)
+    other = copied(loss)
+    calls: list[None] = []
+    for module in other.extractor.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(lambda *_: calls.append(None))
+    check_equal(outcome(other, images), outcome(loss, images))
+    plain: list[None] = []
+    reference = CLPLoss(**network)
+    for module in reference.extractor.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(lambda *_: plain.append(None))
+    outcome(reference, images)
+    assert len(calls) > len(plain)
+
+
+class Kept:
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def saved_bytes(loss: CLPLoss, images: Images) -> int:
+    """What autograd holds between the two passes, each storage once."""
+    kept: weakref.WeakSet[Kept] = weakref.WeakSet()
+
+    def pack(tensor: Tensor) -> Kept:
+        holder = Kept(tensor)
+        kept.add(holder)
+        return holder
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda holder: holder.tensor):
+        value = loss(*images)
+    storages = [holder.tensor.untyped_storage() for holder in kept]
+    assert value.requires_grad
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+@pytest.mark.parametrize("network", ["dino"], indirect=True)
+@pytest.mark.parametrize("keywords", [{"checkpoint": True}, {"chunk": 1}])
+def test_less_is_kept_for_the_backward_pass(network: dict[str, Any], images: Images, keywords: dict[str, Any]) -> None:
+    kept = [saved_bytes(CLPLoss(**network, diagnostics=False, **each), images) for each in ({}, keywords)]
+    assert kept[1] < kept[0] / 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10])
+@pytest.mark.parametrize("keywords", MEANS, ids=str)
+def test_chunk_is_exact(images: Images, keywords: dict[str, Any], size: int, photo_batch: Photos) -> None:
+    network = {"model": "random_convs", "layer_weights": {"conv1": 1.0, "conv2": 0.5}}
+    expected = outcome(CLPLoss(**network, **keywords), images)
+    check_equal(outcome(CLPLoss(**network, **keywords, chunk=size), images), expected)
+
+
+def test_chunk_is_exact_on_every_network(network: dict[str, Any], images: Images) -> None:
+    check_equal(outcome(CLPLoss(**network, chunk=2), images), outcome(CLPLoss(**network), images), rtol=1e-3)
+
+
+def test_chunk_runs_so_many_images_at_a_time(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = CLPLoss("random_convs", chunk=2)
+    sizes: list[tuple[int, bool]] = []
+    extract = loss.extractor.extract
+
+    def counted(batch: Tensor) -> dict[str, Tensor]:
+        sizes.append((len(batch), torch.is_grad_enabled()))
+        return extract(batch)
+
+    monkeypatch.setattr(loss.extractor, "extract", counted)
+    loss(*images).backward()
+    assert sizes == [(4, False), (2, True), (2, False), (1, True)]
+    sizes.clear()
+    with torch.no_grad():
+        loss(*images)
+    assert [size for size, _ in sizes] == [4, 2, 2, 1]
+    assert not any(with_gradient for _, with_gradient in sizes)
+
+
+def test_chunk_under_a_loop_of_a_training(images: Images) -> None:
+    """The gradient comes through a network before the loss, twice the loss is twice the gradient."""
+    torch.manual_seed(0)
+    before = nn.Conv2d(3, 3, 3, padding=1)
+    gradients = []
+    for loss in (CLPLoss("random_convs", auto_weight=0.1), CLPLoss("random_convs", auto_weight=0.1, chunk=2)):
+        sr = before(images.sr.detach())
+        (gradient,) = torch.autograd.grad(3 * loss(sr, images.gt, images.lr), before.weight)
+        gradients.append(gradient)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("keywords", [{}, {"criterion": "infonce"}])
+def test_chunk_is_measured_whole(images: Images, keywords: dict[str, Any]) -> None:
+    reports = []
+    for chunk in (None, 1):
+        loss = CLPLoss("random_convs", chunk=chunk, **keywords)
+        loss(*images).backward()
+        assert loss.diagnostics is not None
+        reports.append(loss.diagnostics.read())
+    for name in ("pull", "push", "active", "flat"):
+        assert reports[1].mean(name) == pytest.approx(reports[0].mean(name), rel=1e-4, abs=1e-6)
+    assert reports[1].whole == pytest.approx(reports[0].whole, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "reason"),
+    [
+        ({"criterion": "batch_ratio"}, "BatchRatio"),
+        ({"margin": 1.0, "reduction": "nonzero"}, "nonzero"),
+        ({"negatives": ["lr", "batch"]}, "'batch'"),
+        ({"preset": "rlfn"}, "BatchRatio"),
+    ],
+)
+def test_chunk_is_refused_where_images_do_not_stand_alone(keywords: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=f"`chunk` must be left out .*{reason}"):
+        CLPLoss(**{"model": "random_convs", **keywords}, chunk=1)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("keywords", [{}, {"chunk": 2}, {"checkpoint": True}], ids=str)
+def test_compiled_is_the_eager_one(network: dict[str, Any], images: Images, keywords: dict[str, Any]) -> None:
+    expected = outcome(CLPLoss(**network), images)
+    loss = CLPLoss(**network, **keywords, compile=True)
+    check_equal(outcome(loss, images), expected, rtol=1e-3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= (1 if network["model"] == "vgg" else 3)
+    assert loss.diagnostics is not None
+    assert loss.diagnostics.read().whole["gradient_ratio"] > 0
+
+
+def test_compiled_by_inductor(images: Images) -> None:
+    torch._dynamo.reset()
+    expected = outcome(CLPLoss("random_convs"), images)
+    check_equal(outcome(CLPLoss("random_convs", compile=True), images), expected, rtol=1e-3)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_no_compilation_after_the_second_size(photo_batch: Photos) -> None:
+    loss = CLPLoss("random_convs", compile=True)
+    graphs = []
+    for size in (32, 36, 40, 48, 52, 64, 80):
+        outcome(loss, crop(photo_batch, 2, size))
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs == [3, *[6] * 6]
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_ten_compiled_losses_do_not_share_a_limit(photo_batch: Photos) -> None:
+    for count in range(1, 11):
+        outcome(CLPLoss("random_convs", compile=True), crop(photo_batch, 2, 32))
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3 * count
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_compiled_is_copied_pickled_and_inspected(images: Images) -> None:
+    loss = CLPLoss("random_convs", compile=True)
+    expected = outcome(loss, images)
+    for other in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        check_equal(outcome(other, images), expected)
+    assert inspect(loss, *images).loss > 0
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_compiled_says_what_is_wrong_as_before(vgg_weights: Path) -> None:
+    loss = CLPLoss("vgg", weights=vgg_weights, layer_weights={"relu5_1": 1.0}, compile=True)
+    tiny = torch.rand(1, 3, 8, 8)
+    with pytest.raises(ValueError, match="must be at least 16x16 pixels"):
+        loss(tiny, tiny, tiny)
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "dtype"),
+    [
+        ("cuda", (9, 0), torch.bfloat16),
+        ("cuda", (8, 0), torch.bfloat16),
+        ("cuda", (7, 5), torch.float32),
+        ("cpu", (9, 0), torch.float32),
+        ("mps", (9, 0), torch.float32),
+    ],
+)
+def test_auto_precision_by_the_device(
+    monkeypatch: pytest.MonkeyPatch, kind: str, capability: tuple[int, int], dtype: torch.dtype
+) -> None:
+    from clp_basicsr.extractors import base
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert base.automatic_precision(torch.device(kind)) == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_auto_precision_is_used(monkeypatch: pytest.MonkeyPatch, images: Images, dtype: torch.dtype) -> None:
+    monkeypatch.setattr("clp_basicsr.extractors.base.automatic_precision", lambda device: dtype)
+    loss = CLPLoss("random_convs", precision="auto")
+    seen: set[torch.dtype] = set()
+    for module in loss.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda *hooked: seen.add(hooked[2].dtype))
+    assert torch.equal(loss(*images), CLPLoss("random_convs", precision=str(dtype).removeprefix("torch."))(*images))
+    assert seen == {dtype}
+
+
+def test_vgg_holds_no_layer_that_is_not_used(vgg_weights: Path) -> None:
+    network = build_extractor("vgg", ["relu2_1"], vgg_weights)
+    widths = [3, 64, 64, 128]
+    weights = sum(9 * before * after + after for before, after in itertools.pairwise(widths))
+    assert sum(buffer.untyped_storage().nbytes() for buffer in network.buffers()) == 4 * (weights + 2 * 3)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_chunk_inside_a_compiled_training_step(images: Images) -> None:
+    torch.manual_seed(0)
+    network, loss = nn.Conv2d(3, 3, 3, padding=1), CLPLoss("random_convs", chunk=2)
+
+    def step(batch: Tensor) -> Tensor:
+        value: Tensor = loss(network(batch), images.gt, images.lr)
+        return value
+
+    gradients = [
+        torch.autograd.grad(each(images.sr.detach()), network.weight)[0]
+        for each in (step, torch.compile(step, backend="aot_eager"))
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)

@@ -1,0 +1,106 @@
+"""`clp-basicsr bench`: what it measures is what it says, on tiny images."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from clp_basicsr.bench.contenders import build
+from clp_basicsr.bench.measuring import images, peak_bytes, rounds, spread, training_step
+from clp_basicsr.cli import main
+
+CPU = torch.device("cpu")
+needs_basicsr = pytest.mark.skipif(importlib.util.find_spec("basicsr") is None, reason="BasicSR is not installed")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> object:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@needs_basicsr
+def test_table_json_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--batch", "1", "--size", "32", "--rounds", "2", "--output", str(tmp_path), "--device", "cpu"]
+    assert main(["bench", "--contenders", "perceptual", "random_convs", "random_convs:chunk=1", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "| random_convs:chunk=1 | 1, 32 |" in printed
+    results = json.loads((tmp_path / "losses.json").read_text())
+    assert [row["name"] for row in results["rows"]] == ["perceptual", "random_convs", "random_convs:chunk=1"]
+    assert results["rows"][0]["ratio"] == {"low": 1.0, "median": 1.0, "high": 1.0}
+    assert results["torch"] == torch.__version__
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+@needs_basicsr
+def test_a_whole_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--batch", "1", "--size", "32", "--rounds", "1", "--output", str(tmp_path), "--device", "cpu"]
+    assert main(["bench", "--step", "srvgg", "--contenders", "random_convs", *flags]) == 0
+    assert "| srvgg + random_convs | 1, 32 |" in capsys.readouterr().out
+
+
+def test_a_contender_that_is_not_installed_is_left_out_in_the_open(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    flags = ["--batch", "1", "--size", "32", "--rounds", "1", "--output", str(tmp_path), "--device", "cpu"]
+    assert main(["bench", "--contenders", "lpips", "random_convs", *flags]) == 0
+    assert "lpips is left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["vgg:fast", "three_pass:resnet", "vg19"])
+def test_unknown_contenders_are_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--contenders", name, "--output", str(tmp_path)]) == 1
+    assert "must be" in capsys.readouterr().err
+
+
+@needs_basicsr
+def test_perceptual_loss_has_our_vgg_in_it() -> None:
+    """Same weights, so that both do the same arithmetic on the same numbers."""
+    sr, target, lr = images(1, 32, CPU)
+    contender = build("perceptual", CPU)
+    ours = build("vgg", CPU).network.get_submodule("extractor")
+    (features, expected) = (ours(each) for each in (sr, target))
+    weights = ours.default_layer_weights
+    value = sum(weight * nn.functional.l1_loss(features[name], expected[name]) for name, weight in weights.items())
+    torch.testing.assert_close(contender.step(sr, target, lr), torch.as_tensor(value), rtol=1e-4, atol=0)
+
+
+def test_peak_counts_bytes_that_live_at_the_same_time() -> None:
+    def call() -> None:
+        first = torch.ones(1_000_000)
+        second = first + 1  # both: 8 MB
+        del first
+        third = second + 1  # 8 MB again
+        del second, third
+
+    assert peak_bytes(call, CPU) == pytest.approx(8e6, rel=0.01)
+
+
+def test_every_call_begins_rounds_in_turn() -> None:
+    order: list[str] = []
+    calls = {name: (lambda name=name: order.append(name)) for name in "abc"}
+    seconds = rounds(calls, 3, 1, CPU)
+    assert "".join(order) == "abc" + "abc" + "bca" + "cab"
+    assert [len(each) for each in seconds.values()] == [3, 3, 3]
+    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
+
+
+def test_memory_of_vgg_is_below_perceptual_losses() -> None:
+    peaks = [peak_bytes(training_step(build(name, CPU), 1, 128, CPU), CPU) for name in ("perceptual", "vgg")]
+    assert peaks[1] <= 1.15 * peaks[0]
+
+
+def test_the_import_brings_in_no_host_and_no_network_library() -> None:
+    named = ("basicsr", "transformers", "torchvision", "timm", "matplotlib", "torch._dynamo", "torch._inductor")
+    code = f"import sys, clp_basicsr; print([name for name in {named} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
