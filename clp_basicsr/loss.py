@@ -229,7 +229,7 @@ class CLPLoss(BoundModule):
         def value_of(images: Tensor, rows: slice, share: float) -> Tensor:
             own = references if self.chunk is None else references.rows(rows)
             terms = self._terms(images, own, probe, share)
-            parts.append((share, [term._replace(loss=term.loss.detach()) for term in terms]))
+            parts.append((share, terms))
             total = torch.stack([term.loss for term in terms]).sum()
             return total / self.criterion.normaliser(list(self.layer_weights.values()))
 
