@@ -29,6 +29,8 @@ def evaluate_in_parts(images: Tensor, size: int, evaluate: Evaluate) -> Tensor:
 
 def merged(parts: list[tuple[float, list[Terms]]]) -> list[Terms]:
     """Return the terms of each layer over all parts, of which each has its share."""
+    if len(parts) == 1:
+        return parts[0][1]
     layers = zip(*(terms for _, terms in parts))
     shares = [share for share, _ in parts]
     return [_mean(shares, layer) for layer in layers]
