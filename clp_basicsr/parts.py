@@ -37,8 +37,16 @@ def merged(parts: list[tuple[float, list[Terms]]]) -> list[Terms]:
 
 
 def _mean(shares: list[float], terms: tuple[Terms, ...]) -> Terms:
-    values = [sum(share * each for share, each in zip(shares, column)) for column in zip(*(each[:4] for each in terms))]
-    return Terms(*values, total=sum(each.total for each in terms))  # type: ignore[misc]
+    def mean(values: list[Tensor]) -> Tensor:
+        return torch.stack([share * value for share, value in zip(shares, values)]).sum()
+
+    return Terms(
+        loss=mean([each.loss for each in terms]),
+        pull=mean([each.pull for each in terms]),
+        push=mean([each.push for each in terms]),
+        active=mean([each.active for each in terms]),
+        total=sum(each.total for each in terms),
+    )
 
 
 def _parts(count: int, size: int) -> Iterator[tuple[slice, float]]:

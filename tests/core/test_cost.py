@@ -202,7 +202,11 @@ def test_chunk_is_refused_where_images_do_not_stand_alone(keywords: dict[str, An
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("keywords", [{}, {"chunk": 2}, {"checkpoint": True}], ids=str)
-def test_compiled_is_the_eager_one(network: dict[str, Any], images: Images, keywords: dict[str, Any]) -> None:
+def test_compiled_is_the_eager_one(
+    network: dict[str, Any], images: Images, keywords: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    if "dino" in request.node.name and torch.__version__ < (2, 8):
+        pytest.skip("transformers' decorators break the graph with this torch")
     expected = outcome(CLPLoss(**network), images)
     loss = CLPLoss(**network, **keywords, compile=True)
     check_equal(outcome(loss, images), expected, rtol=1e-3)
