@@ -57,8 +57,7 @@ def _cosine_size(features: Tensor) -> Tensor:
 
 
 def _l2_size(features: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(_positions(features), dim=-1)
-    return norm
+    return features.square().sum((-2, -1)).sqrt()
 
 
 def _l1_size(features: Tensor) -> Tensor:

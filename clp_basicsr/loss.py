@@ -240,7 +240,7 @@ class CLPLoss(BoundModule):
 
     def _terms(self, sr: Tensor, references: References, probe: Probe | None, share: float) -> list[Terms]:
         """Return the terms of each layer for some images, a ``share`` of the batch, and show them to ``probe``."""
-        run = self._functions()
+        run = self._functions(sr.device)
         with torch.no_grad():
             features = self.features(references.images(), run.run_references)
         anchors = self.features(sr, run.run_anchors)
@@ -288,8 +288,6 @@ class CLPLoss(BoundModule):
     ) -> dict[str, Tensor]:
         """Return the network's feature maps of `prepared` images, by layer."""
         self.extractor.make_ready(images)  # a compiled graph could not say what is wrong
-        if not self.extractor.gains_from_compilation(images.device):
-            run = run_network
         return run(self.extractor, images if self.input_scale == 1 else images * self.input_scale)
 
     def draw_negatives(
@@ -326,8 +324,8 @@ class CLPLoss(BoundModule):
         """Leave out what belongs to this process and this step."""
         return {**super().__getstate__(), "summary": None, "_probe": self._probe and Probe(), "_compiled": None}
 
-    def _functions(self) -> Functions:
-        if not self.compiles or torch.compiler.is_compiling():
+    def _functions(self, device: torch.device) -> Functions:
+        if not self.compiles or torch.compiler.is_compiling() or not self.extractor.gains_from_compilation(device):
             return EAGER
         if self._compiled is None:
             self._compiled = compiled()

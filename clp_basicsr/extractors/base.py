@@ -146,7 +146,7 @@ class FeatureExtractor(nn.Module):
             self._is_channels_last = True
 
     def gains_from_compilation(self, device: torch.device) -> bool:
-        """Say whether a compiled pass is the faster one."""
+        """Say whether passes and criterion are faster when they are compiled."""
         return True
 
     def _prefers_channels_last(self, images: Tensor) -> bool:

@@ -81,7 +81,7 @@ class VGG19(FeatureExtractor):
         self.recomputes = False
 
     def gains_from_compilation(self, device: torch.device) -> bool:
-        """Say whether a compiled pass is the faster one: on the CPU it takes 1.12 of the time of oneDNN's eager one."""
+        """Say whether compiled code is faster: on the CPU passes take 1.12 of the time, a step 1.07 with them eager."""
         return device.type != "cpu"
 
     def recompute(self) -> None:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr import CLPLoss, build_extractor, compiling
+from clp_basicsr.extractors.efficientnet_lite import EfficientNetLite
+from clp_basicsr.extractors.vgg import VGG19
 from clp_basicsr.inspection import inspect
 
 from .oracles import Images, crop
@@ -49,6 +51,8 @@ def network(request: pytest.FixtureRequest, vgg_weights: Path, dino_folder: Path
 @pytest.fixture
 def quick_compilation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    for kind in (VGG19, EfficientNetLite):  # as on a GPU
+        monkeypatch.setattr(kind, "gains_from_compilation", lambda *_: True)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     yield
@@ -210,9 +214,18 @@ def test_compiled_is_the_eager_one(
     expected = outcome(CLPLoss(**network), images)
     loss = CLPLoss(**network, **keywords, compile=True)
     check_equal(outcome(loss, images), expected, rtol=1e-3)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= (1 if network["model"] == "vgg" else 3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 3
     assert loss.diagnostics is not None
     assert loss.diagnostics.read().whole["gradient_ratio"] > 0
+
+
+@pytest.mark.filterwarnings("ignore:weights=.random.")
+@pytest.mark.parametrize("model", ["vgg", "efficientnet_lite0"])
+def test_on_the_cpu_convolutions_gain_nothing_from_compilation(model: str, images: Images) -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    outcome(CLPLoss(model, weights="random", compile=True), images)
+    assert not torch._dynamo.utils.counters["stats"]
 
 
 def test_compiled_by_inductor(images: Images) -> None:
