@@ -38,7 +38,7 @@ def crops() -> tuple[Tensor, Tensor]:
 
 def gradient_norm(loss: Callable[[Tensor], Tensor], sr: Tensor) -> float:
     sr = sr.clone().requires_grad_()
-    loss(sr).backward()
+    loss(sr).backward()  # type: ignore[no-untyped-call]
     assert sr.grad is not None
     return float(sr.grad.norm())
 

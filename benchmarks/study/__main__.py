@@ -31,10 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         runs.train_all(matrix, study, options.jobs)
     part = "test" if options.test else "development"
+    title = f"{options.matrix.stem}_{part}"
     results = runs.read_scores(study, part, matrix.runs())
-    write_csv(results, study / f"{part}.csv")
-    print(report.write(results, study, part))
-    photos.draw(matrix, study, part)
+    write_csv(results, study / f"{title}.csv")
+    print(report.write(results, study, title))
+    photos.draw(matrix, study, part, title)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def detail_and_artefact(sr: Tensor, target: Tensor, scale: int) -> tuple[float, 
         target: ground truth of the same shape.
         scale: GT's size over LR's.
     """
-    own, right = (_high_band(_luma(images), scale) for images in (sr, target))
+    own, right = (high_band(_luma(images), scale) for images in (sr, target))
     along = (own * right).sum() / right.square().sum()
     rest = own - along * right
     return float(along), float(rest.norm() / right.norm())
@@ -47,12 +47,18 @@ def _gradient_energy(luma: Tensor) -> Tensor:
     return luma.diff(dim=-1).square().mean() + luma.diff(dim=-2).square().mean()
 
 
-def _high_band(luma: Tensor, scale: int) -> Tensor:
+def high_band(images: Tensor, scale: int) -> Tensor:
+    """Return what LR cannot show of images ``(N, C, H, W)``: without their Gaussian blur.
+
+    Args:
+        images: images of any value range.
+        scale: their size over LR's, at whose Nyquist frequency half is left of the blur.
+    """
     sigma = scale * math.sqrt(2 * math.log(2)) / math.pi
     radius = math.ceil(4 * sigma)
-    offsets = torch.arange(-radius, radius + 1, dtype=luma.dtype, device=luma.device)
+    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-offsets.square() / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    padded = F.pad(luma, [radius] * 4, mode="reflect")
-    low = F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
-    return luma - low
+    planes = F.pad(images, [radius] * 4, mode="reflect").flatten(0, 1)[:, None]
+    low = F.conv2d(F.conv2d(planes, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    return images - low.view_as(images)

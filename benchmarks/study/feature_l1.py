@@ -1,4 +1,4 @@
-"""BasicSR's PerceptualLoss on the networks of CLPLoss: an arm of the study, read by ``--import``."""
+"""BasicSR's PerceptualLoss on the networks of CLPLoss: an arm of the study."""
 
 from __future__ import annotations
 

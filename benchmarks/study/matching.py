@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.study.images import read
 from benchmarks.study.matrix import Matrix
-from clp_basicsr import CLPLoss
+from clp_basicsr.binding import BoundModule
 from clp_basicsr.gradients import squared_norms
 
 _CROPS = 64
@@ -30,7 +32,7 @@ def matched_weights(matrix: Matrix, train: Mapping[str, Path], start: Path, stud
         network = load_network(matrix, start)
         crops = list(_crops(matrix, train))
         for arm in missing:
-            known[arm] = _weight(_measurable(matrix.loss(arm)), network, crops)
+            known[arm] = _weight(_measurable(matrix.loss(arm), network), network, crops)
         path.write_text(json.dumps(known, indent=1))
     return known
 
@@ -62,16 +64,32 @@ def _weight(loss: Callable[..., Tensor], network: nn.Module, crops: list[tuple[T
     return 1 / statistics.median(ratios)
 
 
-def _measurable(keywords: dict[str, Any]) -> Callable[..., Tensor]:
+@dataclass
+class _Model:
+    """What losses look for in the model that trains with them."""
+
+    net_g: nn.Module
+    lq: Tensor | None = None
+
+
+def _measurable(keywords: dict[str, Any], network: nn.Module) -> Callable[..., Tensor]:
+    from basicsr.utils.registry import LOSS_REGISTRY
+
+    importlib.import_module("benchmarks.study.losses")
     kind = keywords.pop("type")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # untrained weights are the matrix's own choice
-        if kind == "CLPLoss":
-            return CLPLoss(**keywords, diagnostics=False).to(device())
-        from benchmarks.study.feature_l1 import FeatureL1Loss
+        loss = LOSS_REGISTRY.get(kind)(**keywords).to(device())
+    model = _Model(network)
+    if isinstance(loss, BoundModule):
+        loss.bind(model)
 
-        loss = FeatureL1Loss(**keywords).to(device())
-    return lambda sr, target, lr: loss(sr, target)[0]
+    def value(sr: Tensor, target: Tensor, lr: Tensor) -> Tensor:
+        model.lq = lr
+        terms: tuple[Tensor, None] = loss(sr, target)
+        return terms[0]
+
+    return value
 
 
 def _crops(matrix: Matrix, train: Mapping[str, Path]) -> Iterator[tuple[Tensor, Tensor]]:

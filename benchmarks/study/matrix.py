@@ -69,10 +69,15 @@ class Matrix:
 def read_matrix(path: Path) -> Matrix:
     """Return the matrix in a YAML file; a round without ``arms`` has all of them.
 
+    With ``like: other.yml`` a file has the keys of another one beside it, but for those that it has itself.
+
     Raises:
         ValueError: if a key is missing or unknown, the control is missing, or a round names an unknown arm.
     """
     settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if "like" in settings:
+        other = path.with_name(settings.pop("like"))
+        settings = {**yaml.safe_load(other.read_text(encoding="utf-8")), **settings}
     keys = {field.name for field in fields(Matrix)}
     if settings.keys() != keys:
         raise ValueError(f"{path} must have the keys {sorted(keys)}, but differs in {sorted(settings.keys() ^ keys)}.")

@@ -19,7 +19,7 @@ from clp_basicsr.images import resize_to
 _CROP = 72
 
 
-def draw(matrix: Matrix, study: Path, part: str) -> None:
+def draw(matrix: Matrix, study: Path, part: str, title: str) -> None:
     """Write a picture for each group, of the matrix's first seed: a row for each photo, a column for each arm."""
     shown = pairs(data.folders(matrix, study)[part])
     judged = runs.read_scores(study, part, matrix.runs())
@@ -28,7 +28,7 @@ def draw(matrix: Matrix, study: Path, part: str) -> None:
         strengths = (0.0, group[0])
         chosen = [run for run in first if run.gan == group[1] and run.strength in strengths]
         rows = [_row(matrix, study, chosen, name, *pair) for name, pair in shown.items()]
-        side_by_side(rows, study / f"{part}_x{group[0]:g}{'_gan' if group[1] else ''}.png")
+        side_by_side(rows, study / f"{title}_x{group[0]:g}{'_gan' if group[1] else ''}.png")
 
 
 def _row(

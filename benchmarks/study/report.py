@@ -12,11 +12,11 @@ from benchmarks.study import pictures, tables
 from benchmarks.study.results import Results, read_csv
 
 
-def write(results: Results, folder: Path, part: str) -> str:
-    """Write ``{part}.md`` and ``{part}.png`` and return the former."""
+def write(results: Results, folder: Path, title: str) -> str:
+    """Write ``{title}.md`` and ``{title}.png`` and return the former."""
     text = "\n".join(tables.report(results))
-    (folder / f"{part}.md").write_text(text + "\n", encoding="utf-8")
-    pictures.plot(results, folder / f"{part}.png")
+    (folder / f"{title}.md").write_text(text + "\n", encoding="utf-8")
+    pictures.plot(results, folder / f"{title}.png")
     return text
 
 

@@ -150,7 +150,7 @@ def _train(study: Path, name: str) -> None:
     with _printing_to(study / "logs" / f"{name}.txt"):
         os.chdir(study)
         warnings.simplefilter("ignore")
-        arguments = ["--import", "benchmarks.study.feature_l1", "-opt", f"options/{name}.yml", "--auto_resume"]
+        arguments = ["--import", "benchmarks.study.losses", "-opt", f"options/{name}.yml", "--auto_resume"]
         basicsr_launch.train(arguments)
 
 
