@@ -13,11 +13,12 @@ from clp_basicsr.hosts.checkpoints import DamagedCheckpointError
 from clp_basicsr.hosts.disk import NotSavedError
 from clp_basicsr.hosts.gpu import NoGPUError
 from clp_basicsr.hosts.option_file import OptionFileError
-from clp_basicsr.pictures import command, plot
+from clp_basicsr.pictures import command as inspect
+from clp_basicsr.pictures import plot
 
 _MENDABLE = (ImportError, FileNotFoundError, NoGPUError, DamagedCheckpointError, NotSavedError, OptionFileError)
 _BASICSRS_FLAGS = ("train", "test")
-_PICTURES = {"inspect": command.run, "plot": plot.run, "bench": bench.run}
+_COMMANDS = {"inspect": inspect.run, "plot": plot.run, "bench": bench.run}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,14 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         _run(options, rest)
-    except (
-        ImportError,
-        FileNotFoundError,
-        NoGPUError,
-        DamagedCheckpointError,
-        NotSavedError,
-        OptionFileError,
-    ) as error:
+    except _MENDABLE as error:
         print(f"clp-basicsr {options.command}: {error}", file=sys.stderr)
         return 1
     except (TypeError, ValueError) as error:
@@ -63,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--fresh", action="store_true", help="start anew instead of continuing an earlier run")
     looking = commands.add_parser("inspect", help="draw what the loss sees of one image: maps, gradient, layers")
-    command.add_arguments(looking)
+    inspect.add_arguments(looking)
     costs = commands.add_parser("bench", help="measure time and memory of the loss beside others")
     bench.add_arguments(costs)
     plotting = commands.add_parser("plot", help="draw the training curves of one or several runs")
@@ -84,8 +78,8 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
 
         run(options.model, options.weights, options.iterations, fresh=options.fresh)
         return
-    if options.command in _PICTURES:
-        _PICTURES[options.command](options)
+    if options.command in _COMMANDS:
+        _COMMANDS[options.command](options)
         return
     from clp_basicsr.hosts import basicsr_launch
 

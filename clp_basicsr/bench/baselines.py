@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr.extractors import build_extractor
-from clp_basicsr.extractors.hugging_face import DEFAULT_LAYER_WEIGHTS as DINO_LAYERS
-from clp_basicsr.extractors.hugging_face import DINO_MODELS
+from clp_basicsr.extractors.dino_models import DEFAULT_LAYER_WEIGHTS as DINO_LAYERS
+from clp_basicsr.extractors.dino_models import DINO_MODELS
 from clp_basicsr.extractors.vgg import DEFAULT_LAYER_WEIGHTS as VGG_LAYERS
 from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.images import reflect_pad_to_multiple, resize_to

@@ -11,7 +11,7 @@ from torch import nn
 
 from clp_basicsr.bench.baselines import Step, lpips_vgg, perceptual_loss, three_pass_dinov2, three_pass_vgg
 from clp_basicsr.extractors.base import PRECISIONS
-from clp_basicsr.extractors.hugging_face import DINO_MODELS
+from clp_basicsr.extractors.dino_models import DINO_MODELS
 from clp_basicsr.loss import CLPLoss
 
 DEFAULT = (

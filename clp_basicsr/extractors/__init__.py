@@ -10,8 +10,9 @@ from typing import Protocol
 import torch
 
 from clp_basicsr.extractors.base import FeatureExtractor, try_out
+from clp_basicsr.extractors.dino_models import DINO_MODELS
 from clp_basicsr.extractors.efficientnet_lite import EFFICIENTNET_LITE, EfficientNetLite
-from clp_basicsr.extractors.hugging_face import DINO_MODELS, HuggingFaceBackbone
+from clp_basicsr.extractors.hugging_face import HuggingFaceBackbone
 from clp_basicsr.extractors.random_convs import RandomConvs
 from clp_basicsr.extractors.timm_features import TimmFeatures
 from clp_basicsr.extractors.torchvision_nodes import TorchvisionNodes
