@@ -89,7 +89,10 @@ def test_killed_and_resumed_it_ends_as_if_it_had_not_been(tmp_path: Path, capsys
     assert _scores(killed) == _scores(whole), "to the last bit"
 
     assert not _scores(killed, "test"), "the test photos are not looked at before they are asked for"
-    main([matrix, "-o", str(killed), "--test"])
+    main([matrix, "-o", str(killed), "--test", "--show", "none"])
+    with pytest.raises(SystemExit):
+        main([matrix, "-o", str(killed), "--show", "nobody"])
+    assert "--show must name arms out of ['none', 'pull'], but got ['nobody']" in capsys.readouterr().err
     assert set(_scores(killed, "test")["pull_x1_seed0"]) == {"camera"}
     with (killed / "tiny_test.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(NAMES)

@@ -23,8 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for everything that is written")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default: %(default)s)")
     parser.add_argument("--test", action="store_true", help="judge what is trained on the test photos")
+    parser.add_argument("--show", nargs="+", metavar="ARM", help="the arms in the pictures (default: all)")
     options = parser.parse_args(arguments)
     matrix, study = read_matrix(options.matrix), options.output.resolve()
+    unknown = set(options.show or ()) - matrix.arms.keys()
+    if unknown:
+        parser.error(f"--show must name arms out of {list(matrix.arms)}, but got {sorted(unknown)}")
     study.mkdir(parents=True, exist_ok=True)
     if options.test:
         runs.judge_test_photos(matrix, study, options.jobs)
@@ -35,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = runs.read_scores(study, part, matrix.runs())
     write_csv(results, study / f"{title}.csv")
     print(report.write(results, study, title))
-    photos.draw(matrix, study, part, title)
+    photos.draw(matrix, study, part, title, options.show)
 
 
 if __name__ == "__main__":
