@@ -12,31 +12,43 @@ import yaml
 from clp_basicsr.messages import reason, shown
 
 _NAME = "CLPLoss"
+# What BasicSR reads without asking whether it is there: utils/options.py, models/__init__.py, train.py.
+_NEEDED = ("name", "model_type", "num_gpu", "datasets", "path")
+_NEEDED_TO_TRAIN = ("train", "logger")
+_BLOCKS = ("datasets", "path", "train", "logger")
 
 
 class OptionFileError(ValueError):
     """An option file with which BasicSR cannot start."""
 
 
-def check_option_file(path: Path, losses: Iterable[str]) -> None:
-    """Check that a file is YAML, and its losses under ``train`` as far as BasicSR does not say what is wrong.
-
-    Args:
-        path: an existing file.
-        losses: the names that a loss's ``type`` can have.
+def read_option_file(path: Path) -> dict[str, Any]:
+    """Return the options in an existing file.
 
     Raises:
-        OptionFileError: if it is no YAML, has names that are no text, or `CLPLoss` without its name or misspelt.
+        OptionFileError: if it is no YAML, or has names that are no text.
     """
     options = _read(path)
     _check_names(path, "", options)
-    train = options.get("train")
-    if train is None:
+    return options
+
+
+def check_losses(path: Path, options: Mapping[str, Any], losses: Iterable[str]) -> None:
+    """Check the losses under ``train`` as far as BasicSR does not say what is wrong.
+
+    Args:
+        path: where the options come from.
+        options: all of them.
+        losses: the names that a loss's ``type`` can have.
+
+    Raises:
+        OptionFileError: if one is no block, or `CLPLoss` without its name or misspelt.
+    """
+    if options.get("train") is None:
         return
-    _check_block(path, "train", train)
-    for name, block in train.items():
+    for name, block in _check_block(path, "train", options["train"]).items():
         if name == "perceptual_opt" and block is not None:
-            _check_block(path, f"train: {name}", block)
+            block = _check_block(path, f"train: {name}", block)
             if not block.get("type"):
                 raise OptionFileError(
                     f"Option `train: {name}` in '{path}' must have a `type`, but has only {shown([*block])}. "
@@ -44,6 +56,33 @@ def check_option_file(path: Path, losses: Iterable[str]) -> None:
                 )
         if isinstance(block, Mapping):
             _check_type(path, f"train: {name}", block.get("type"), losses)
+
+
+def check_sections(path: Path, options: Mapping[str, Any], *, training: bool) -> None:
+    """Check that there is what BasicSR reads without asking.
+
+    Args:
+        path: where the options come from.
+        options: all of them.
+        training: whether they are for a training, which takes more sections than a test.
+
+    Raises:
+        OptionFileError: if a section is missing, or is no block.
+    """
+    needed = (*_NEEDED, *_NEEDED_TO_TRAIN) if training else _NEEDED
+    missing = [name for name in needed if options.get(name) is None]
+    if missing:
+        raise OptionFileError(
+            f"Option file '{path}' must have {', '.join(f'`{name}`' for name in needed)} at its top, but has no "
+            f"{', '.join(f'`{name}`' for name in missing)}. Complete files: options/train."
+        )
+    for name in needed:
+        if name in _BLOCKS:
+            _check_block(path, name, options[name])
+    if training and "train" not in options["datasets"]:
+        raise OptionFileError(
+            f"Option `datasets` in '{path}' must have a block `train`, but has only {shown([*options['datasets']])}."
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -62,12 +101,13 @@ def _read(path: Path) -> dict[str, Any]:
     return options
 
 
-def _check_block(path: Path, where: str, given: object) -> None:
+def _check_block(path: Path, where: str, given: object) -> Mapping[str, Any]:
     if not isinstance(given, Mapping):
         raise OptionFileError(
             f"Option `{where}` in '{path}' must be a block of options, but got {shown(given)}. "
             "Indent what belongs to it."
         )
+    return given
 
 
 def _check_names(path: Path, where: str, block: Mapping[Any, Any]) -> None:

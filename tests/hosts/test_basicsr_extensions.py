@@ -12,7 +12,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 import clp_basicsr.test
 import clp_basicsr.train
 from clp_basicsr.cli import main
-from hosts.options import write
+from hosts.options import train_options, write
 
 COMMANDS = {"train": clp_basicsr.train.main, "test": clp_basicsr.test.main}
 
@@ -30,7 +30,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     monkeypatch.setattr(MODEL_REGISTRY, "_obj_map", dict(iter(MODEL_REGISTRY)))
-    write({}, tmp_path)
+    write(train_options(tmp_path), tmp_path)
     (tmp_path / "own_models.py").write_text(OWN_MODELS, encoding="utf-8")
     (tmp_path / "own_package").mkdir()
     (tmp_path / "own_package" / "models.py").write_text("import own_models", encoding="utf-8")

@@ -41,7 +41,7 @@ def option_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A file's name, relative to the working directory it lies in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    return write({}, tmp_path).name
+    return write(train_options(tmp_path), tmp_path).name
 
 
 def substituted() -> list[Any]:
@@ -140,8 +140,7 @@ def test_with_a_gpu_process_group_and_ddp_are_basicsrs_own(
         "train_pipeline",
         lambda root_path: during.append((dist_util._init_dist_pytorch, BaseModel.model_to_device)),
     )
-    (tmp_path / "options.yml").write_text("name: x")
-    clp_basicsr.train.main(["-opt", str(tmp_path / "options.yml")])
+    clp_basicsr.train.main(["-opt", str(write(train_options(tmp_path), tmp_path))])
     assert [each is mine for each, mine in zip(during[0], own)] == [gpu, gpu]
 
 

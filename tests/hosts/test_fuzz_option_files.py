@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from clp_basicsr.cli import main
 from hosts.options import PERCEPTUAL
 
+SECTIONS = {"name": "x", "model_type": "SRModel", "num_gpu": 0, "datasets": {"train": {}}, "path": {}, "logger": {}}
 MISTAKES: dict[str, str] = {
     "": "must hold a mapping",
     "[": "must be YAML, but it cannot be read in line",
@@ -30,6 +31,13 @@ MISTAKES: dict[str, str] = {
     "train: {perceptual_opt: {type: CLPloss}}": "Did you mean 'CLPLoss'?",
     "train: {perceptual_opt: {type: clp_loss}}": "Did you mean 'CLPLoss'?",
     "train: {other_opt: {type: CPLLoss}}": "Did you mean 'CLPLoss'?",
+    "train: {total_iter: 1}": "no `name`, `model_type`, `num_gpu`, `datasets`, `path`, `logger`",
+    yaml.safe_dump(SECTIONS): "but has no `train`",
+    yaml.safe_dump({**SECTIONS, "train": {}, "num_gpu": None}): "but has no `num_gpu`",
+    yaml.safe_dump({**SECTIONS, "train": {}, "logger": "on"}): "`logger` in",
+    yaml.safe_dump(
+        {**SECTIONS, "train": {}, "datasets": {"val": {}}}
+    ): "must have a block `train`, but has only ['val']",
 }
 
 
@@ -59,11 +67,31 @@ def test_mistakes(text: str, said: str, reached: list[str], tmp_path: Path, caps
 
 @pytest.mark.parametrize("name", ["CLPLoss", "PerceptualLoss", "L1Loss", "SomebodysLoss"])
 def test_what_is_basicsrs_to_judge(name: str, reached: list[str], tmp_path: Path) -> None:
-    assert launched(yaml.safe_dump({"train": {"perceptual_opt": {"type": name}}}).encode(), tmp_path) == 0
+    options = {**SECTIONS, "train": {"perceptual_opt": {"type": name}}}
+    assert launched(yaml.safe_dump(options).encode(), tmp_path) == 0
     assert reached
 
 
-GOOD = yaml.safe_dump({"name": "x", "train": {"perceptual_opt": PERCEPTUAL, "pixel_opt": {"type": "L1Loss"}}}).encode()
+def test_force_yml_may_add_what_the_file_lacks(reached: list[str], tmp_path: Path) -> None:
+    (tmp_path / "options.yml").write_text(yaml.safe_dump({**SECTIONS, "train": {}, "num_gpu": None}))
+    assert main(["train", "-opt", str(tmp_path / "options.yml"), "--force_yml", "num_gpu=0"]) == 0
+    assert reached
+
+
+def test_a_test_takes_fewer_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import basicsr.test
+
+    seen: list[str] = []
+    monkeypatch.setattr(basicsr.test, "test_pipeline", seen.append)
+    options = {name: SECTIONS[name] for name in ("name", "model_type", "num_gpu", "datasets", "path")}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(options))
+    assert main(["test", "-opt", str(tmp_path / "test.yml")]) == 0
+    assert seen
+
+
+GOOD = yaml.safe_dump(
+    {**SECTIONS, "train": {"perceptual_opt": PERCEPTUAL, "pixel_opt": {"type": "L1Loss"}}}, sort_keys=False
+).encode()
 PIECES = [
     b"\t",
     b": ",
