@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from benchmarks.study.bootstrap import Interval, interval
 from benchmarks.study.detail import detail_and_artefact, sharpness
 from benchmarks.study.matrix import Run
+from benchmarks.study.report import main as report_file
 from benchmarks.study.results import Results, differences, read_csv, write_csv
 from benchmarks.study.tables import report, shown
 
@@ -82,8 +84,8 @@ def _results() -> Results:
     return {run: {photo: {"psnr": 20 + next(numbers) / 7} for photo in ("b", "a")} for run in runs[:-1]}
 
 
-def test_csv_gives_back_what_was_written(tmp_path: object) -> None:
-    path = tmp_path / "results.csv"  # type: ignore[operator]
+def test_csv_gives_back_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
     write_csv(_results(), path)
     again = read_csv(path)
     assert list(again) == list(_results())
@@ -110,3 +112,14 @@ def test_bold_is_what_is_better_as_a_whole() -> None:
     text = "\n".join(report(_results()))
     assert "| `none` | 1 | 20.071 |" in text
     assert "| `ratio` | 1 |" in text
+
+
+def test_report_of_a_csv_file_against_an_arm_of_choice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    write_csv(_results(), tmp_path / "results.csv")
+    report_file([str(tmp_path / "results.csv"), "-o", str(tmp_path / "tables"), "--against", "ratio"])
+    printed = capsys.readouterr().out
+    assert "Less `ratio`" in printed
+    assert "Less `pull`" not in printed
+    assert (tmp_path / "tables" / "results.md").read_text() in printed + "\n"
+    assert (tmp_path / "tables" / "results.png").stat().st_size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,14 +16,14 @@ _DIGITS = {"psnr": 3, "niqe": 3}
 _FIRST = ("lite2", "lite1", "psnr", "ssim", "fsim", "gmsd", "haarpsi")
 
 
-def report(results: Results) -> Iterator[str]:
-    """Yield the lines of the report: for each group the means, and what each arm changes against both controls."""
+def report(results: Results, references: Sequence[str] = (PULL, CONTROL)) -> Iterator[str]:
+    """Yield the lines of the report: for each group the means, and what each arm changes against the references."""
     judges = list(next(iter(next(iter(results.values())).values())))
     blocks = [block for block in ([j for j in judges if j in _FIRST], [j for j in judges if j not in _FIRST]) if block]
     for group in groups(results):
         yield f"## {title(group)}\n"
         yield from _means(results, group, judges)
-        for reference in (PULL, CONTROL):
+        for reference in references:
             if reference in arms(results, group):
                 yield f"Less `{reference}`, times 1000, with 95 % intervals; bold: the whole interval is better\n"
                 for block in blocks:
