@@ -104,6 +104,28 @@ def test_killed_and_resumed_it_ends_as_if_it_had_not_been(tmp_path: Path, capsys
 
 
 @needs_basicsr
+def test_folders_of_ones_own_and_processes_that_load_them(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from benchmarks.study.__main__ import main
+    from clp_basicsr.demo.photos import photo
+
+    parts = ("train", "development", "test")
+    folders = {part: {kind: str(tmp_path / part / kind) for kind in ("gt", "lq")} for part in parts}
+    for part in parts:
+        for kind, side in (("gt", 192), ("lq", 48)):
+            Path(folders[part][kind]).mkdir(parents=True)
+            image = Image.fromarray(photo("astronaut")[:192, 200:392]).resize((side, side))
+            image.save(Path(folders[part][kind]) / f"{part}.png")
+    settings = {"seeds": [0], "judges": ["psnr"], "workers": 1, "save_every": 2}
+    matrix = str(_write(tmp_path / "own.yml", data={"folders": folders}, **settings))
+    with pytest.raises(SystemExit):
+        main([matrix, "-o", str(tmp_path / "study"), "--test"])
+    main([matrix, "-o", str(tmp_path / "study")])
+    assert set(_scores(tmp_path / "study")["pull_x1_seed0"]) == {"development"}
+
+
+@needs_basicsr
 def test_arms_differ_in_the_perceptual_term_alone_and_seeds_in_data_alone(tmp_path: Path) -> None:
     from benchmarks.study.matrix import read_matrix
     from benchmarks.study.options import run_options

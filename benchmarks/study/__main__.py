@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     part = "test" if options.test else "development"
     title = f"{options.matrix.stem}_{part}"
     results = runs.read_scores(study, part, matrix.runs())
+    if not results:
+        parser.error(f"there is nothing to judge in '{study}': without --test the same command trains")
     write_csv(results, study / f"{title}.csv")
     print(report.write(results, study, title))
     photos.draw(matrix, study, part, title, options.show)

@@ -110,18 +110,22 @@ def _in_processes(title: str, names: list[str], jobs: int, task: Callable[[str],
     context.set_forkserver_preload(["benchmarks.study.runs", "clp_basicsr.train", "basicsr.train"])
     waiting, running, failed = list(names), dict[Any, tuple[str, BaseProcess]](), list[str]()
     with tqdm(total=len(names), desc=title, unit="run", dynamic_ncols=True, disable=not names) as bar:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                name = waiting.pop(0)
-                process = context.Process(target=_child, args=task(name), daemon=True)
-                process.start()
-                running[process.sentinel] = name, process
-            bar.set_postfix_str(", ".join(name for name, _ in running.values()))
-            for sentinel in wait(list(running)):
-                name, ended = running.pop(sentinel)
-                ended.join()
-                failed += [name] * (ended.exitcode != 0)
-                bar.update()
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    name = waiting.pop(0)
+                    process: BaseProcess = context.Process(target=_child, args=task(name))
+                    process.start()
+                    running[process.sentinel] = name, process
+                bar.set_postfix_str(", ".join(name for name, _ in running.values()))
+                for sentinel in wait(list(running)):
+                    name, ended = running.pop(sentinel)
+                    ended.join()
+                    failed += [name] * (ended.exitcode != 0)
+                    bar.update()
+        finally:
+            for _, process in running.values():  # no daemons, which may not have processes that load data
+                process.terminate()
     if failed:
         raise RuntimeError(
             f"These runs failed; what they printed is in `logs`, and the same command repeats them: {failed}"
@@ -138,6 +142,8 @@ def _child(task: Callable[..., None], *arguments: Any) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+    # For those that load data, as in any run of BasicSR's: from a server they would import BasicSR without clp_basicsr.
+    multiprocessing.set_start_method("fork", force=True)
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # the same sums whatever runs beside it
     task(*arguments)
