@@ -231,9 +231,9 @@ def test_high_band_loss_does_not_see_what_lr_shows() -> None:
 
 
 @needs_basicsr
-def test_weight_of_an_arm_whose_negatives_come_from_the_model(tmp_path: Path) -> None:
+def test_weight_of_an_arm_whose_negatives_come_from_the_model_and_whose_turn_is_later(tmp_path: Path) -> None:
     """At the start the lagged copy is the network itself: its negative is SR."""
-    arms = {"none": None, "lagged": {"negatives": "lagged"}}
+    arms = {"none": None, "lagged": {"negatives": "lagged", "start_iter": 9, "warmup_iter": 9}}
     weight, sr, target, _ = _matched(tmp_path, arms, "lagged")
     clp = CLPLoss(**MATRIX["features"], loss_weight=weight)
     torch.testing.assert_close(_norm(clp(sr, target, sr.detach()), sr), _norm((sr - target).abs().mean(), sr))

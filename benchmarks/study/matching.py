@@ -77,6 +77,8 @@ def _measurable(keywords: dict[str, Any], network: nn.Module) -> Callable[..., T
 
     importlib.import_module("benchmarks.study.losses")
     kind = keywords.pop("type")
+    for later in ("start_iter", "warmup_iter"):  # at its full weight, whenever that will be
+        keywords.pop(later, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # untrained weights are the matrix's own choice
         loss = LOSS_REGISTRY.get(kind)(**keywords).to(device())
