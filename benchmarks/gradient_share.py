@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="efficientnet_lite0")
     parser.add_argument("--weights", help="a file, a checkpoint folder, or 'random'")
-    parser.add_argument("--push-weight", type=float, default=1.0)
+    parser.add_argument("--push-weight", type=float, default=0.1, help="default: that of options/train, 0.1")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     gt, lr = crops()
