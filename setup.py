@@ -23,7 +23,7 @@ setup(
         "torch>=2.6",
         "torchvision>=0.21",
         "transformers>=5.0",
-        "safetensors>=0.4.1",
+        "safetensors>=0.4.3",
         "pyyaml>=6.0.1",
         # The sdist of BasicSR does not build on Python 3.13; the README says how to get it there.
         "basicsr>=1.4.2; python_version < '3.13'",
