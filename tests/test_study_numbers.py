@@ -114,6 +114,17 @@ def test_bold_is_what_is_better_as_a_whole() -> None:
     assert "| `ratio` | 1 |" in text
 
 
+def test_overview_has_a_column_for_each_judge_and_group() -> None:
+    one, other = _results(), {Run(run.arm, 1.0, True, run.seed): scores for run, scores in _results().items()}
+    lines = list(report({**one, **{run: scores for run, scores in other.items() if run.arm != "none"}}))
+    assert lines[1] == "| arm | PSNR ↑ 4 | PSNR ↑ 1 + GAN |"
+    (ratio,) = (line for line in lines[:6] if line.startswith("| `ratio` |"))
+    left, right = ratio.split(" | ")[1:]
+    assert left == right.removesuffix(" |")
+    assert "| `none` |" in "\n".join(lines[:6])
+    assert next(iter(report(one))).startswith("## Strength 4")
+
+
 def test_report_of_a_csv_file_against_an_arm_of_choice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     write_csv(_results(), tmp_path / "results.csv")

@@ -17,9 +17,14 @@ _FIRST = ("lite2", "lite1", "psnr", "ssim", "fsim", "gmsd", "haarpsi")
 
 
 def report(results: Results, references: Sequence[str] = (PULL, CONTROL)) -> Iterator[str]:
-    """Yield the lines of the report: for each group the means, and what each arm changes against the references."""
+    """Yield the lines of the report: for each group the means, and what each arm changes against the references.
+
+    Where there are several groups, an overview comes first: the first two judges, against the first reference.
+    """
     judges = list(next(iter(next(iter(results.values())).values())))
     blocks = [block for block in ([j for j in judges if j in _FIRST], [j for j in judges if j not in _FIRST]) if block]
+    if len(groups(results)) > 1:
+        yield from _overview(results, references[0], judges[:2])
     for group in groups(results):
         yield f"## {title(group)}\n"
         yield from _means(results, group, judges)
@@ -32,6 +37,19 @@ def report(results: Results, references: Sequence[str] = (PULL, CONTROL)) -> Ite
 
 def title(group: tuple[float, bool]) -> str:
     return f"Strength {group[0]:g}, {'with' if group[1] else 'without'} a GAN loss"
+
+
+def _overview(results: Results, reference: str, judges: Sequence[str]) -> Iterator[str]:
+    columns = [(judge, group) for judge in judges for group in groups(results)]
+    yield f"Less `{reference}`, times 1000, with 95 % intervals, by strength; bold: the whole interval is better\n"
+    yield from _header(
+        ["arm", *(f"{_arrow(judge)} {strength:g}{' + GAN' if gan else ''}" for judge, (strength, gan) in columns)]
+    )
+    compared = dict.fromkeys(arm for group in groups(results) for arm in arms(results, group) if arm != reference)
+    for arm in compared:
+        cells = [_cell(results, group, arm, reference, judge) for judge, group in columns]
+        yield f"| `{arm}` | {' | '.join(cells)} |"
+    yield ""
 
 
 def _means(results: Results, group: tuple[float, bool], judges: list[str]) -> Iterator[str]:
