@@ -5,6 +5,7 @@ What is measured stays on the device until `Diagnostics.read`: one transfer, whe
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -31,7 +32,10 @@ class Diagnostics(NamedTuple):
     layers: dict[str, Tensor]
     """By layer, the numbers of `LAYER`, shape ``(7,)``."""
     whole: Tensor
-    """The numbers of `WHOLE`, shape ``(3,)``; the ratio is NaN where it was not measured."""
+    """The numbers of `WHOLE`, shape ``(3,)``; the ratio is NaN where it was not measured.
+
+    It is the middle one of the last three measurements: a single flat crop can have a hundred times the usual.
+    """
 
     def read(self) -> Report:
         """Bring the numbers to the CPU; this waits for the device."""
@@ -139,7 +143,7 @@ class Probe:
         self.calls = 0
         self.layers: dict[str, Tensor] = {}
         self.range: Tensor | None = None
-        self.gradient_ratio: Tensor | None = None
+        self.gradient_ratios: deque[Tensor] = deque(maxlen=3)
 
     def begin(self, target: Tensor) -> bool:
         """Count a call and return whether its layers are to be measured; ``target`` is GT as the network gets it."""
@@ -174,14 +178,16 @@ class Probe:
             return
         if images[0].requires_grad and torch.is_grad_enabled():
             pixel, own = squared_norms(value, *images, find_model()).unbind()
-            self.gradient_ratio = weight * (own / pixel.clamp(min=torch.finfo(pixel.dtype).tiny)).sqrt()
+            ratio = weight * (own / pixel.clamp(min=torch.finfo(pixel.dtype).tiny)).sqrt()
+            self.gradient_ratios.append(ratio.detach())
 
     def latest(self) -> Diagnostics | None:
         """Return what was measured last, None before the first call."""
         if self.range is None or not self.layers:
             return None
-        ratio = self.range.new_tensor(float("nan")) if self.gradient_ratio is None else self.gradient_ratio
-        return Diagnostics(dict(self.layers), torch.stack((ratio.detach().to(self.range), *self.range)))
+        nan = self.range.new_tensor(float("nan"))
+        ratio = torch.stack((*self.gradient_ratios,)).median() if self.gradient_ratios else nan
+        return Diagnostics(dict(self.layers), torch.stack((ratio.to(self.range), *self.range)))
 
 
 def log_entries(reports: Mapping[str, Report]) -> dict[str, float]:

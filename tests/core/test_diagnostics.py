@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clp_basicsr import CLPLoss
+from clp_basicsr import CLPLoss, diagnostics
 from clp_basicsr.criteria.triplet import RelativeTriplet
 from clp_basicsr.diagnostics import EVERY, LAYER, Report, diagnose_layer, warnings
 from clp_basicsr.distances import DISTANCES
@@ -111,6 +111,21 @@ def test_gradient_ratio_is_the_one_at_the_sr_image() -> None:
     assert loss.diagnostics.read().whole["gradient_ratio"] == pytest.approx(
         (own.norm() / pixel.norm()).item(), rel=1e-4
     )
+
+
+def test_a_single_crop_with_a_large_gradient_is_no_reason_to_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EVERY", "GRADIENT_EVERY"):
+        monkeypatch.setattr(diagnostics, name, 2)
+    loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1}, loss_weight=0.05)
+    usual = HALF, GT, LR
+    flat = [0.5 + (images - 0.5) / 30 for images in usual]
+    warned = []
+    for sr, gt, lr in (usual, usual, flat, usual, flat, flat):
+        for _ in range(2):
+            loss(sr.clone().requires_grad_(), gt, lr)
+        assert loss.diagnostics is not None
+        warned.append("gradient" in {kind for kind, _ in warnings(loss.diagnostics.read(), 0.05)})
+    assert warned == [False, False, False, False, True, True]
 
 
 def test_measured_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
