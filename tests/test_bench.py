@@ -104,3 +104,33 @@ def test_the_import_brings_in_no_host_and_no_network_library() -> None:
     code = f"import sys, clp_basicsr; print([name for name in {named} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_on_a_gpu_events_tell_the_time_and_the_allocator_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With torch's own functions stood in for, since there may be no GPU: which are called, and in what order."""
+    happened: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            happened.append("record")
+
+        def elapsed_time(self, end: object) -> float:
+            assert isinstance(end, Event)
+            assert happened[-1] == "synchronize", "before that there is no time to tell"
+            return 250.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: happened.append("synchronize"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: happened.append("reset"))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1000)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 1700 if happened[-1] == "call" else 0)
+    device = torch.device("cuda")
+    calls = {"only": lambda: happened.append("call")}
+    assert rounds(calls, 2, 1, device) == {"only": [0.25, 0.25]}
+    assert happened == ["call", *["record", "call", "record", "synchronize"] * 2]
+    happened.clear()
+    assert peak_bytes(calls["only"], device) == 700
+    assert happened == ["call", "synchronize", "reset", "call"]
