@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.study import pictures, tables
-from benchmarks.study.matrix import CONTROL
 from benchmarks.study.results import Results, read_csv
 
 
-def write(results: Results, folder: Path, title: str, references: Sequence[str] = (tables.PULL, CONTROL)) -> str:
+def write(results: Results, folder: Path, title: str, references: Sequence[str] = tables.CONTROLS) -> str:
     """Write ``{title}.md``, against the arms ``references``, and ``{title}.png``; return the former."""
     text = "\n".join(tables.report(results, references))
     (folder / f"{title}.md").write_text(text + "\n", encoding="utf-8")
@@ -29,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--against",
         nargs="+",
-        default=[tables.PULL, CONTROL],
+        default=tables.CONTROLS,
         metavar="ARM",
         help="compare with these (default: both controls)",
     )

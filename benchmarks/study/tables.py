@@ -12,11 +12,12 @@ from benchmarks.study.matrix import CONTROL
 from benchmarks.study.results import Results, arms, differences, groups, values
 
 PULL = "pull"
+CONTROLS = (PULL, CONTROL)
 _DIGITS = {"psnr": 3, "niqe": 3}
 _FIRST = ("lite2", "lite1", "psnr", "ssim", "fsim", "gmsd", "haarpsi")
 
 
-def report(results: Results, references: Sequence[str] = (PULL, CONTROL)) -> Iterator[str]:
+def report(results: Results, references: Sequence[str] = CONTROLS) -> Iterator[str]:
     """Yield the lines of the report: for each group the means, and what each arm changes against the references.
 
     Where there are several groups, an overview comes first: the first two judges, against the first reference.
