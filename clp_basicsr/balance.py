@@ -57,7 +57,8 @@ class Balance:
             mean = torch.lerp(wanted, before, _DECAY).clamp(max=self.cap)
             # A batch that went wrong (NaN in an image, an overflow in the network) must not decide all later ones.
             weights[key] = torch.where(mean.isnan(), torch.nan_to_num(before, nan=0.0), mean)
-        return weights.get(key, value.new_tensor(self.cap))
+        # Filled there: a number that is brought over from the CPU would make it wait.
+        return weights[key] if key in weights else value.detach().new_full((), self.cap)
 
     def _is_due(self, model: Any | None, known: bool) -> bool:
         iteration = self.clock.read(model)
