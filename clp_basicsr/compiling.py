@@ -7,19 +7,19 @@ from types import FunctionType
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clp_basicsr.criteria import Criterion, Terms
+from clp_basicsr.extractors.base import FeatureExtractor
 from clp_basicsr.gradients import walked_twice
 
 BACKEND = "inductor"
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
 
-def run_network(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Return the feature maps of images."""
-    features: dict[str, Tensor] = network(images)
-    return features
+def run_network(network: FeatureExtractor, images: Tensor) -> dict[str, Tensor]:
+    """Return the feature maps of images, in the precision that they are computed in."""
+    return network.as_computed(images)
 
 
 def terms_by_layer(

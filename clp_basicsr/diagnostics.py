@@ -6,7 +6,7 @@ What is measured stays on the device until `Diagnostics.read`: one transfer, whe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from clp_basicsr.criteria.base import Terms, measure
 from clp_basicsr.distances import DISTANCES
-from clp_basicsr.gradients import squared_norms
+from clp_basicsr.gradients import squared_norm_of_pixel_loss
 
 EVERY = 10
 """Calls from one measurement of the layers to the next."""
 GRADIENT_EVERY = 100
-"""Calls from one measurement of the gradient to the next; it costs a backward pass."""
+"""Calls from one measurement of the gradient to the next."""
 
 LAYER = ("pull", "push", "active", "progress", "overshoot", "flat", "from_negative")
 WHOLE = ("gradient_ratio", "target_min", "target_max")
@@ -32,7 +32,7 @@ class Diagnostics(NamedTuple):
     layers: dict[str, Tensor]
     """By layer, the numbers of `LAYER`, shape ``(7,)``."""
     whole: Tensor
-    """The numbers of `WHOLE`, shape ``(3,)``; the ratio is NaN where it was not measured.
+    """The numbers of `WHOLE`, shape ``(3,)``; the ratio, which a backward pass tells, is NaN before there was one.
 
     It is the middle one of the last three measurements: a single flat crop can have a hundred times the usual.
     """
@@ -71,9 +71,9 @@ def diagnose_layer(anchor: Tensor, positive: Tensor, negatives: Tensor, terms: T
     d = measure(anchor, positive, negatives, _L2)
     tells = d.gap > 0.5 * d.unit
     count = tells.sum().clamp(min=1)
-    way = (positive - negatives).flatten(-2)
-    gone = ((anchor - negatives).flatten(-2) * way).sum(-1) / d.gap.square().clamp(min=torch.finfo(d.gap.dtype).tiny)
-    gone = torch.where(tells, gone, 0)
+    # 2 <sr-neg, gt-neg> = N^2 + P^2 - A^2: of the distances alone, without another map the size of the features.
+    squares = d.to_negatives.square() + d.gap.square() - d.to_positive.square()
+    gone = torch.where(tells, squares / (2 * d.gap.square()).clamp(min=torch.finfo(d.gap.dtype).tiny), 0)
     away = torch.where(tells, d.to_negatives / d.unit, 0)
     numbers = (
         terms.pull,
@@ -163,30 +163,41 @@ class Probe:
         numbers = share * diagnose_layer(anchor, positive, negatives, terms)
         self.layers[name] = self.layers[name] + numbers if name in self.layers else numbers
 
-    def add_gradient(
-        self, value: Tensor, weight: float | Tensor, images: tuple[Tensor, Tensor], find_model: Callable[[], Any]
-    ) -> None:
-        """Measure the gradient of ``weight * value`` at the SR image, at some of the calls.
+    def gradient_is_due(self, sr: Tensor) -> bool:
+        """Say whether `watch_gradient` is wanted for the call that comes next."""
+        if torch.compiler.is_compiling() or not (sr.requires_grad and torch.is_grad_enabled()):
+            return False
+        return self.calls % GRADIENT_EVERY == 0
+
+    def watch_gradient(self, loss: Tensor, sr: Tensor, target: Tensor, model: Any | None) -> None:
+        """Measure the gradient of ``loss`` at the SR image when the host's backward pass comes by.
+
+        One of our own would keep all activations up to its end, and so decide the peak of a training's memory.
 
         Args:
-            value: the loss at weight 1, with its graph.
-            weight: what it is multiplied by.
-            images: SR and GT.
-            find_model: returns the host's model, None outside a host.
+            loss: what the call returns.
+            sr: the SR images, as a tensor that nothing but this loss is computed from.
+            target: GT of the same shape.
+            model: the host's model, None outside a host.
         """
-        if torch.compiler.is_compiling() or self.calls % GRADIENT_EVERY != 1:
-            return
-        if images[0].requires_grad and torch.is_grad_enabled():
-            pixel, own = squared_norms(value, *images, find_model()).unbind()
-            ratio = weight * (own / pixel.clamp(min=torch.finfo(pixel.dtype).tiny)).sqrt()
-            self.gradient_ratios.append(ratio.detach())
+        pixel = squared_norm_of_pixel_loss(sr, target, model)
+        arriving: list[Tensor] = []  # what the host multiplies its losses by: a scale for float16, 1 / accumulate
+
+        def note(gradient: Tensor) -> None:
+            own = gradient.detach().float().square().sum().sqrt() / arriving.pop().detach().abs()
+            ratio = own / pixel.sqrt().clamp(min=torch.finfo(pixel.dtype).tiny)
+            # A step that overflows in float16, which the host leaves out, says nothing.
+            self.gradient_ratios.append(torch.where(ratio.isfinite(), ratio, torch.nan))
+
+        loss.register_hook(arriving.append)  # type: ignore[no-untyped-call]
+        sr.register_hook(note)  # type: ignore[no-untyped-call]
 
     def latest(self) -> Diagnostics | None:
         """Return what was measured last, None before the first call."""
         if self.range is None or not self.layers:
             return None
         nan = self.range.new_tensor(float("nan"))
-        ratio = torch.stack((*self.gradient_ratios,)).median() if self.gradient_ratios else nan
+        ratio = torch.stack((*self.gradient_ratios,)).nanmedian() if self.gradient_ratios else nan
         return Diagnostics(dict(self.layers), torch.stack((ratio.to(self.range), *self.range)))
 
 

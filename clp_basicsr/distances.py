@@ -2,7 +2,7 @@
 
 Each distance returns several values per image: ``(..., N, T)`` with one term per channel
 (``l1``, ``l2``) or per position (``cosine``). All are 0 and have a finite gradient where both
-features are equal.
+features are equal, and are in at least float32 whatever the features' precision is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from clp_basicsr.images import at_least_float32
 from clp_basicsr.norms import l1_of_difference, l2_of_difference
 
 _SMALLEST_NORM = 1e-4
@@ -41,6 +42,7 @@ def _positions(features: Tensor) -> Tensor:
 def _unit(features: Tensor) -> Tensor:
     # sqrt(|x|^2 + eps^2): a position where a ReLU left nothing has a direction of length 0 and a
     # bounded gradient, where x / |x| has none.
+    features = at_least_float32(features)
     norm = features.square().sum(-3, keepdim=True).add(_SMALLEST_NORM**2).sqrt()
     return features / norm
 
@@ -53,15 +55,15 @@ def _cosine(first: Tensor, second: Tensor, scale: float = 1.0, eps: float = 0.0)
 
 
 def _cosine_size(features: Tensor) -> Tensor:
-    return torch.ones_like(_positions(features[..., 0, :, :]))
+    return torch.ones_like(_positions(at_least_float32(features[..., 0, :, :])))
 
 
 def _l2_size(features: Tensor) -> Tensor:
-    return features.square().sum((-2, -1)).sqrt()
+    return at_least_float32(features).square().sum((-2, -1)).sqrt()
 
 
 def _l1_size(features: Tensor) -> Tensor:
-    return _positions(features).abs().sum(-1)
+    return _positions(at_least_float32(features)).abs().sum(-1)
 
 
 DISTANCES: dict[str, Distance] = {

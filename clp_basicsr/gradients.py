@@ -22,11 +22,16 @@ def squared_norms(value: Tensor, sr: Tensor, target: Tensor, model: Any | None) 
     """
     with walked_twice():
         (own,) = torch.autograd.grad(value, sr, retain_graph=True)
+    return torch.stack((squared_norm_of_pixel_loss(sr, target, model), own.float().square().sum()))
+
+
+def squared_norm_of_pixel_loss(sr: Tensor, target: Tensor, model: Any | None) -> Tensor:
+    """Return the squared gradient norm of the pixel loss at ``sr``, 0-dim; arguments as in `squared_norms`."""
     pixel_loss: Callable[[Tensor, Tensor], Tensor] = getattr(model, "cri_pix", None) or F.l1_loss
     leaf = sr.detach().requires_grad_()
     target = target.clone() if target.is_inference() else target  # autograd does not take those of inference mode
     (pixel,) = torch.autograd.grad(pixel_loss(leaf, target), leaf)
-    return torch.stack((pixel.float().square().sum(), own.float().square().sum()))
+    return pixel.float().square().sum()
 
 
 def walked_twice() -> AbstractContextManager[None]:

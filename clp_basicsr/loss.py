@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clp_basicsr import arguments
 from clp_basicsr.balance import Balance
 from clp_basicsr.binding import BoundModule
-from clp_basicsr.compiling import EAGER, Functions, compiled, run_network
+from clp_basicsr.compiling import EAGER, Functions, compiled
 from clp_basicsr.criteria import Terms, build_criterion, is_mean_over_images
 from clp_basicsr.diagnostics import Diagnostics, Probe
 from clp_basicsr.extractors import build_extractor
-from clp_basicsr.extractors.base import PRECISIONS
+from clp_basicsr.extractors.base import PRECISIONS, FeatureExtractor
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import as_rgb, at_least_float32, check_images
 from clp_basicsr.negatives import Negative, Source, Step, build_sources, for_rehearsal, upsampled_lr
@@ -209,11 +209,15 @@ class CLPLoss(BoundModule):
             return (sr * 0).sum().float()  # in the graph of every parameter, as DistributedDataParallel wants it
         if isinstance(sr, Tensor):
             sr = at_least_float32(sr)  # in float16 its gradient, which is measured, would underflow
+        probe = self._probe if self._probe is not None and self._probe.gradient_is_due(sr) else None
+        if probe is not None:
+            sr = sr.view_as(sr)  # the host's other losses have their gradients at the tensor behind it
         value = self.evaluate(sr, target, lr)
         self.weight = self._full_weight(value, sr, target) * strength
-        if self._probe is not None:
-            self._probe.add_gradient(value, self.weight, (sr, target), self.bound_model)
-        return value * self.weight
+        loss = value * self.weight
+        if probe is not None:
+            probe.watch_gradient(loss, sr, target, self.bound_model())
+        return loss
 
     def evaluate(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> Tensor:
         """Return the loss at weight 1, whatever the schedule says; arguments and errors are those of `forward`."""
@@ -230,8 +234,7 @@ class CLPLoss(BoundModule):
             own = references if self.chunk is None else references.rows(rows)
             terms = self._terms(images, own, probe, share)
             parts.append((share, terms))
-            total = torch.stack([term.loss for term in terms]).sum()
-            return total / self.criterion.normaliser(list(self.layer_weights.values()))
+            return self._sum(terms)
 
         value = value_of(sr, slice(None), 1.0) if self.chunk is None else evaluate_in_parts(sr, self.chunk, value_of)
         self.summary = self._summarise(merged(parts))
@@ -250,6 +253,10 @@ class CLPLoss(BoundModule):
             for layer, term in zip(self.layer_weights, terms):
                 probe.add_layer(layer, anchors[layer], *split[layer], term, share)
         return terms
+
+    def _sum(self, terms: list[Terms]) -> Tensor:
+        total = torch.stack([term.loss for term in terms]).sum()
+        return total / self.criterion.normaliser(list(self.layer_weights.values()))
 
     def rehearse(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> None:
         """Evaluate without a trace what was never evaluated yet, so that what cannot work is said early.
@@ -284,11 +291,12 @@ class CLPLoss(BoundModule):
         return (images + 1) / 2 if self.range_norm else images
 
     def features(
-        self, images: Tensor, run: Callable[[nn.Module, Tensor], dict[str, Tensor]] = run_network
+        self, images: Tensor, run: Callable[[FeatureExtractor, Tensor], dict[str, Tensor]] | None = None
     ) -> dict[str, Tensor]:
-        """Return the network's feature maps of `prepared` images, by layer."""
+        """Return the network's feature maps of `prepared` images, by layer; without ``run`` in at least float32."""
         self.extractor.make_ready(images)  # a compiled graph could not say what is wrong
-        return run(self.extractor, images if self.input_scale == 1 else images * self.input_scale)
+        images = images if self.input_scale == 1 else images * self.input_scale
+        return self.extractor(images) if run is None else run(self.extractor, images)
 
     def draw_negatives(
         self, target: Tensor, lr: Tensor, given_lr: Tensor, sources: Sequence[Source] | None = None

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clp_basicsr.images import at_least_float32
+
 
 def l2_of_difference(first: Tensor, second: Tensor, scale: float = 1.0, eps: float = 0.0) -> Tensor:
     """Return ``|(first - second) scale + eps|`` over positions, with gradient 0 where it is 0.
@@ -41,7 +43,8 @@ def _norm(first: Tensor, second: Tensor, scale: float, eps: float, order: int) -
 
 
 def _difference(first: Tensor, second: Tensor, scale: float, eps: float) -> Tensor:
-    difference = first - second
+    # Half precision maps are brought to float32 one at a time, here: their difference is not rounded.
+    difference = at_least_float32(first) - second
     if scale != 1.0:
         difference = difference * scale
     return difference + eps if eps else difference
@@ -78,6 +81,9 @@ class _NormOfDifference(torch.autograd.Function):
             of_first = part if of_first is None else of_first + part
             if ctx.needs_input_grad[1]:
                 of_second.append(-part)
+        assert of_first is not None
+        of_first = of_first.to(first.dtype)
         if not of_second:
             return of_first, None, None, None, None
-        return of_first, torch.stack(of_second) if several else of_second[0], None, None, None
+        of_references = torch.stack(of_second) if several else of_second[0]
+        return of_first, of_references.to(second.dtype), None, None, None

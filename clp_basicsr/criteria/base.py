@@ -1,7 +1,8 @@
 """What a criterion is, and the distances that all of them measure.
 
 Shapes: ``anchor`` (SR) and ``positive`` (GT) are features ``(N, C, h, w)`` of one layer,
-``negatives`` are ``(K, N, C, h, w)`` for K negatives per image. Only ``anchor`` carries gradient.
+``negatives`` are ``(K, N, C, h, w)`` for K negatives per image. Only ``anchor`` carries gradient. They may be
+in half precision; distances, and all that follows from them, are in float32.
 """
 
 from __future__ import annotations

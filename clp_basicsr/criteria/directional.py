@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clp_basicsr.criteria.base import Terms, measure, terms
 from clp_basicsr.distances import DISTANCES
+from clp_basicsr.images import at_least_float32
 
 _L2 = DISTANCES["l2"]
 
@@ -29,6 +30,7 @@ class Directional:
         """Return the layer's terms; see `Criterion`."""
         d = measure(anchor, positive, negatives, _L2)
         # (1 - q) P = <gt - sr, detail> / P: no difference of large numbers, and 0 where P is.
+        anchor, positive, negatives = (at_least_float32(each) for each in (anchor, positive, negatives))
         detail = (positive - negatives).flatten(-2)
         missing = ((positive - anchor).flatten(-2) * detail).sum(-1) / d.gap.clamp(min=torch.finfo(d.gap.dtype).tiny)
         pull, push = d.pull(), torch.relu(missing) / d.unit

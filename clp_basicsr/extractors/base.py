@@ -106,6 +106,13 @@ class FeatureExtractor(nn.Module):
         Raises:
             ValueError: if the images are too small for the network or on another device.
         """
+        return {layer: at_least_float32(features) for layer, features in self.as_computed(images).items()}
+
+    def as_computed(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the maps of `forward` in the precision that the network computed them in; all else is as there.
+
+        In half precision they take half the memory until somebody measures them.
+        """
         self.make_ready(images)
         images = images.to(self.mean.dtype)
         if self._prefers_channels_last(images):
@@ -116,7 +123,7 @@ class FeatureExtractor(nn.Module):
         reduced = dtype != torch.float32
         with torch.autocast(images.device.type, dtype=dtype if reduced else None, enabled=reduced):
             features = recomputed(self.extract, images) if self._recomputes_whole else self.extract(images)
-        return {layer: at_least_float32(features[layer]) for layer in self.layers}
+        return {layer: features[layer] for layer in self.layers}
 
     def recompute(self) -> None:
         """From now on, keep no activations inside blocks for the backward pass; compute them again there."""

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr.criteria import CRITERIA, Criterion
+from clp_basicsr.criteria.directional import Directional
+from clp_basicsr.criteria.infonce import InfoNCE
+from clp_basicsr.criteria.ratio import BatchRatio, Ratio
 from clp_basicsr.criteria.triplet import FixedMarginTriplet, RelativeTriplet
+from clp_basicsr.diagnostics import diagnose_layer
 from clp_basicsr.distances import DISTANCES
 
 from .oracles import loop_distances, loop_relative, loop_sizes
@@ -128,3 +132,43 @@ def test_only_the_loss_carries_gradient(margin: str) -> None:
     terms = BOTH[margin]("l2")(*triple(2, 3, 2, 3), weight=1.0)
     assert terms.loss.requires_grad
     assert not any(each.requires_grad for each in (terms.pull, terms.push, terms.active))
+
+
+EVERY: dict[str, Criterion] = {
+    **{f"relative {distance}": RelativeTriplet(DISTANCES[distance]) for distance in ALL},
+    "fixed": FixedMarginTriplet(DISTANCES["l2"], 4.0, swap=True),
+    "ratio": Ratio(DISTANCES["l1"]),
+    "batch_ratio": BatchRatio(DISTANCES["l2"]),
+    "infonce": InfoNCE(),
+    "directional": Directional(),
+}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", EVERY)
+def test_half_precision_features_are_measured_in_float32(name: str, dtype: torch.dtype, count: int) -> None:
+    """As if they had been converted before; SR is near GT, where a rounded difference would show."""
+    _, positive, negative = (each.detach() for each in triple(2, 5, 12, 14, seed=5))
+    noise = torch.randn(positive.shape, generator=torch.Generator().manual_seed(6))
+    negatives = torch.cat((negative, negative.roll(1, -1)))[:count].to(dtype)
+    anchor, positive = (positive + 0.1 * noise).to(dtype).requires_grad_(), positive.to(dtype)
+    exact = anchor.detach().float().requires_grad_()
+    expected = EVERY[name](exact, positive.float(), negatives.float(), 0.7)
+    terms = EVERY[name](anchor, positive, negatives, 0.7)
+    assert {each.dtype for each in terms[:4]} == {torch.float32}
+    torch.testing.assert_close(terms[:4], expected[:4], rtol=1e-5, atol=1e-7)
+    (gradient,), (wanted,) = torch.autograd.grad(terms.loss, anchor), torch.autograd.grad(expected.loss, exact)
+    assert gradient.dtype == dtype
+    rounding = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(gradient.float(), wanted, rtol=rounding, atol=rounding * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_diagnostics_of_half_precision_features(name: str) -> None:
+    anchor, positive, negatives = (each.detach().bfloat16() for each in triple(2, 5, 12, 14))
+    numbers = [
+        diagnose_layer(*features, EVERY[name](*features, 1.0))
+        for features in ((anchor, positive, negatives), (anchor.float(), positive.float(), negatives.float()))
+    ]
+    torch.testing.assert_close(*numbers, rtol=1e-4, atol=1e-6)

@@ -57,7 +57,7 @@ BICUBIC = upsampled(LR, (64, 64))
 
 def report(sr: Tensor, gt: Tensor = GT, lr: Tensor = LR, **keywords: Any) -> tuple[Report, float]:
     loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1, "relu2_2": 1}, **keywords)
-    loss(sr.clone().requires_grad_(), gt, lr)
+    loss(sr.clone().requires_grad_(), gt, lr).backward()
     assert loss.diagnostics is not None
     return loss.diagnostics.read(), float(loss.weight)
 
@@ -102,15 +102,50 @@ def test_the_weight_it_advises_makes_the_parts_equal() -> None:
     assert f"{advised:.1e}" in text
 
 
-def test_gradient_ratio_is_the_one_at_the_sr_image() -> None:
-    sr = HALF.clone().requires_grad_()
-    loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1}, loss_weight=0.3)
-    (own,) = torch.autograd.grad(loss(sr, GT, LR), sr)
-    (pixel,) = torch.autograd.grad(F.l1_loss(sr, GT), sr)
+def one_layer(**keywords: Any) -> CLPLoss:
+    return CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1}, **keywords)
+
+
+def gradient_ratio(loss: CLPLoss) -> float:
     assert loss.diagnostics is not None
-    assert loss.diagnostics.read().whole["gradient_ratio"] == pytest.approx(
-        (own.norm() / pixel.norm()).item(), rel=1e-4
-    )
+    return loss.diagnostics.read().whole["gradient_ratio"]
+
+
+@pytest.mark.parametrize("keywords", [{}, {"chunk": 1}, {"warmup_iter": 3}, {"auto_weight": 0.5}, {"checkpoint": True}])
+def test_gradient_ratio_is_the_one_at_the_sr_image(keywords: dict[str, Any]) -> None:
+    """Whatever else the host computes from SR, and whatever it multiplies its losses by."""
+    sr = HALF.clone().requires_grad_()
+    (own,) = torch.autograd.grad(one_layer(loss_weight=0.3, **keywords)(sr, GT, LR), sr)
+    (pixel,) = torch.autograd.grad(F.l1_loss(sr, GT), sr)
+    expected = (own.norm() / pixel.norm()).item()
+
+    for factor in (1, 1024, -1 / 4):
+        loss, weight = one_layer(loss_weight=0.3, **keywords), torch.ones((), requires_grad=True)
+        output = weight * HALF
+        total = factor * (loss(output, GT, LR) + 3 * F.mse_loss(output, GT) + output.square().sum())
+        assert math.isnan(gradient_ratio(loss)), "before the backward pass"
+        total.backward()
+        assert gradient_ratio(loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_step_that_overflows_says_nothing_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnostics, "GRADIENT_EVERY", 1)
+    loss, told = one_layer(), []
+    for factor in (1.0, math.inf, 1.0):
+        (factor * loss(HALF.clone().requires_grad_(), GT, LR)).backward()
+        told.append(gradient_ratio(loss))
+    assert math.isfinite(told[0])
+    assert told == pytest.approx([told[0]] * 3)
+
+
+def test_the_host_may_walk_back_twice() -> None:
+    sr, loss = HALF.clone().requires_grad_(), one_layer()
+    value = loss(sr, GT, LR)
+    (first,) = torch.autograd.grad(value, sr, retain_graph=True)
+    told = gradient_ratio(loss)
+    (again,) = torch.autograd.grad(2 * value, sr)
+    assert torch.equal(again, 2 * first)
+    assert gradient_ratio(loss) == pytest.approx(told, rel=1e-6)
 
 
 def test_a_single_crop_with_a_large_gradient_is_no_reason_to_warn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +157,7 @@ def test_a_single_crop_with_a_large_gradient_is_no_reason_to_warn(monkeypatch: p
     warned = []
     for sr, gt, lr in (usual, usual, flat, usual, flat, flat):
         for _ in range(2):
-            loss(sr.clone().requires_grad_(), gt, lr)
+            loss(sr.clone().requires_grad_(), gt, lr).backward()
         assert loss.diagnostics is not None
         warned.append("gradient" in {kind for kind, _ in warnings(loss.diagnostics.read(), 0.05)})
     assert warned == [False, False, False, False, True, True]
