@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from clp_basicsr.bench.contenders import build
+from clp_basicsr.bench import counting
+from clp_basicsr.bench.contenders import Contender, build
+from clp_basicsr.bench.counting import Row
 from clp_basicsr.bench.measuring import images, peak_bytes, rounds, spread, training_step
 from clp_basicsr.cli import main
 
@@ -83,6 +86,72 @@ def test_peak_counts_bytes_that_live_at_the_same_time() -> None:
         del second, third
 
     assert peak_bytes(call, CPU) == pytest.approx(8e6, rel=0.01)
+
+
+def counted(*contenders: Contender, batch: int, size: int) -> dict[str, Row]:
+    return {row.name: row for row in counting.rows(contenders, None, [(batch, size)])}
+
+
+def test_a_convolution_is_counted_as_by_hand() -> None:
+    """Forward, and backward to the image alone; the output is gone before there is a gradient."""
+    network = nn.Conv2d(3, 8, 3, padding=1, bias=False).requires_grad_(False)
+
+    def step(sr: Tensor, target: Tensor, lr: Tensor) -> Tensor:
+        del target, lr
+        value: Tensor = network(sr).sum()
+        return value
+
+    row = counted(Contender("conv", network, step), batch=2, size=16)["conv"]
+    assert row.count.flops == 2 * (2 * 2 * 16 * 16 * 8 * 3 * 3 * 3)
+    assert row.count.peak == 4 * (2 * 8 * 16 * 16 + 1)
+
+
+@needs_basicsr
+def test_what_is_counted_is_measured_too() -> None:
+    """Beside what oneDNN's convolutions take for themselves, which depends on the CPU."""
+    names = ("perceptual", "vgg", "efficientnet_lite0")
+    rows = counted(*(build(name, CPU) for name in names), batch=1, size=128)
+    for name in names:
+        measured = peak_bytes(training_step(build(name, CPU), 1, 128, CPU), CPU)
+        assert 0.98 * rows[name].count.peak <= measured <= 1.25 * rows[name].count.peak, name
+
+
+@needs_basicsr
+def test_arithmetic_is_three_passes_forward_and_one_back() -> None:
+    rows = counted(*(build(name, CPU) for name in ("perceptual", "vgg", "three_pass:vgg")), batch=2, size=64)
+    assert rows["vgg"].over is not None
+    assert rows["vgg"].over[0] == pytest.approx(4 / 3, rel=1e-3)
+    assert rows["vgg"].count.flops == pytest.approx(rows["three_pass:vgg"].count.flops, rel=1e-3)
+
+
+@needs_basicsr
+def test_memory_of_large_batches_is_below_the_bars() -> None:
+    """With what a training has: the loss's default diagnostics, at their first and most expensive call."""
+    perceptual = counted(build("perceptual", CPU), batch=16, size=256)["perceptual"].count.peak
+    for name, bar in (("vgg", 1.15), ("vgg:bfloat16", 0.7), ("vgg:float16", 0.7)):
+        loss = build(name, CPU, diagnostics=True).network
+        mode = FakeTensorMode()
+        counting.without_values(loss, mode)
+        with mode:
+            step = training_step(Contender(name, loss, loss), 16, 256, CPU)
+            loss.get_submodule("extractor").make_ready(torch.empty(1, 3, 256, 256))  # type: ignore[operator]
+            memory = counting.Memory()
+            with memory:
+                step()
+        assert loss.diagnostics is not None
+        assert memory.peak <= bar * perceptual, name
+
+
+@needs_basicsr
+def test_count_prints_a_table_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--batch", "1", "--size", "32", "--output", str(tmp_path)]
+    contenders = ["perceptual", "random_convs", "random_convs:compile"]
+    assert main(["bench", "--count", "--contenders", *contenders, *flags]) == 0
+    assert "| random_convs | 1, 32 |" in capsys.readouterr().out
+    counts = json.loads((tmp_path / "losses_counted.json").read_text())["counts"]
+    assert [row["name"] for row in counts] == ["perceptual", "random_convs"]
+    assert main(["bench", "--count", "--step", "srvgg", "--contenders", "random_convs", *flags]) == 0
+    assert "| srvgg + random_convs | 1, 32 |" in capsys.readouterr().out
 
 
 def test_every_call_begins_rounds_in_turn() -> None:

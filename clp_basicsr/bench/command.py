@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -25,20 +26,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of the CPU (default: 1)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--step", choices=list(training.NETWORKS), help="a whole training step of this network instead")
+    parser.add_argument("--count", action="store_true", help="count arithmetic and memory instead, for any device")
     parser.add_argument("--scaling", action="store_true", help="time against batch, crop, negatives, layers instead")
     parser.add_argument("--output", type=Path, default=Path("bench"), help="folder of results (default: bench)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure, print a table, and write JSON and a plot.
+    """Measure, print a table, and write JSON and a plot; or count, which takes seconds and no such device.
 
     Raises:
         ImportError: if matplotlib is missing.
         ValueError: for a contender or a number that is not possible.
     """
-    check_matplotlib()
     for name in ("batch", "size"):
         setattr(options, name, [arguments.count(name, each) for each in getattr(options, name)])
+    if options.count:
+        _count(options)
+        return
+    check_matplotlib()
     device = torch.device(options.device)
     torch.set_num_threads(arguments.count("threads", options.threads))
     arguments.count("rounds", options.rounds)
@@ -53,12 +58,31 @@ def run(options: argparse.Namespace) -> None:
         return
     contenders = _built(options.contenders, device)
     measure = _whole_steps if options.step else _losses
-    settings = [(batch, size) for size in options.size for batch in options.batch]
-    rows = [row for setting in settings for row in measure(contenders, *setting, options)]
+    rows = [row for setting in _settings(options) for row in measure(contenders, *setting, options)]
     print(report.table(rows))
-    name = f"step_{options.step}" if options.step else "losses"
+    name = _name(options)
     report.write_json(options.output / f"{name}.json", about, rows)
     report.plot(options.output / f"{name}.png", rows)
+
+
+def _count(options: argparse.Namespace) -> None:
+    from clp_basicsr.bench import counting
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    cpu = torch.device("cpu")
+    contenders = _built([each for each in options.contenders if "compile" not in each.split(":")], cpu)
+    rows = counting.rows(contenders, options.step, _settings(options))
+    print(counting.table(rows))
+    counts = [asdict(row) for row in rows]
+    report.write_json(options.output / f"{_name(options)}_counted.json", report.environment(cpu), [], counts=counts)
+
+
+def _settings(options: argparse.Namespace) -> list[tuple[int, int]]:
+    return [(batch, size) for size in options.size for batch in options.batch]
+
+
+def _name(options: argparse.Namespace) -> str:
+    return f"step_{options.step}" if options.step else "losses"
 
 
 def _built(names: list[str], device: torch.device) -> list[Contender]:
@@ -79,7 +103,9 @@ def _losses(contenders: list[Contender], batch: int, size: int, options: argpars
 
 
 def _whole_steps(contenders: list[Contender], batch: int, size: int, options: argparse.Namespace) -> list[report.Row]:
-    calls = training.steps(options.step, contenders, batch, size, torch.device(options.device))
+    device = torch.device(options.device)
+    network = training.build_network(options.step).to(device)
+    calls = training.steps(options.step, network, contenders, batch, size, device)
     return _rows(calls, dict.fromkeys(calls, options.step), batch, size, options)
 
 

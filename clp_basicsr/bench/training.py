@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -40,10 +40,16 @@ def _srvgg() -> nn.Module:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"esrgan": _esrgan, "swinir": _swinir, "srvgg": _srvgg}
 
 
-def steps(name: str, contenders: list[Contender], batch: int, size: int, device: torch.device) -> dict[str, Call]:
-    """Return a step of network ``name`` with L1 alone, and one more with each contender."""
+def build_network(name: str) -> nn.Module:
+    """Return a network out of `NETWORKS`."""
     register()
-    network = NETWORKS[name]().to(device)
+    return NETWORKS[name]()
+
+
+def steps(
+    name: str, network: nn.Module, contenders: Sequence[Contender], batch: int, size: int, device: torch.device
+) -> dict[str, Call]:
+    """Return a step of ``network``, of that name, with L1 alone, and one more with each contender."""
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     _, target, lr = images(batch, size, device)
 
