@@ -18,6 +18,7 @@ from clp_basicsr.criteria import Terms, build_criterion, is_mean_over_images
 from clp_basicsr.diagnostics import Diagnostics, Probe
 from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS, FeatureExtractor
+from clp_basicsr.float16_range import kept_in_range
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import as_rgb, at_least_float32, check_images
 from clp_basicsr.negatives import Negative, Source, Step, build_sources, for_rehearsal, upsampled_lr
@@ -232,9 +233,13 @@ class CLPLoss(BoundModule):
 
         def value_of(images: Tensor, rows: slice, share: float) -> Tensor:
             own = references if self.chunk is None else references.rows(rows)
-            terms = self._terms(images, own, probe, share)
-            parts.append((share, terms))
-            return self._sum(terms)
+
+            def compare(images: Tensor) -> Tensor:
+                terms = self._terms(images, own, probe, share)
+                parts.append((share, terms))
+                return self._sum(terms)
+
+            return kept_in_range(compare, images) if self.extractor.precision == "float16" else compare(images)
 
         value = value_of(sr, slice(None), 1.0) if self.chunk is None else evaluate_in_parts(sr, self.chunk, value_of)
         self.summary = self._summarise(merged(parts))
