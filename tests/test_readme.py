@@ -1,4 +1,4 @@
-"""The README: every block in it runs as it stands there."""
+"""The README and the pages in docs/: every block in them runs as it stands there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from clp_basicsr.loss import KEYWORDS
 from clp_basicsr.negatives import build_sources
 
 needs_basicsr = pytest.mark.skipif(importlib.util.find_spec("basicsr") is None, reason="BasicSR is not installed")
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("basicsr", "losses", "pictures", "neosr"))]
+README = PAGES[0].read_text(encoding="utf-8")
 
 TINY_RUN = """
 name: tiny
@@ -64,7 +66,9 @@ val: {save_img: false, suffix: ~, metrics: {psnr: {type: calculate_psnr, crop_bo
 
 
 def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    """All of that language, the README's first."""
+    pages = (page.read_text(encoding="utf-8") for page in PAGES)
+    return [block for page in pages for block in re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)]
 
 
 @pytest.fixture
@@ -195,6 +199,35 @@ def test_every_network_is_named() -> None:
         assert f'"{name}"' in row or (f'"{family}' in row and f"_{size.removesuffix('_reg')}`" in row), name
 
 
-def test_every_linked_file_exists() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README) + re.findall(r"-opt (options/\S+)", README):
-        assert (Path(__file__).parents[1] / target).exists(), target
+def _all_pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", _all_pages(), ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!http)([^)]+)\)", text)
+    assert links or page.name in ("versions.md", "pictures.md")
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert anchor in {_anchor(heading) for heading in headings}, link
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub and PyPI make it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} == set(re.findall(r"^\| \[docs/(\S+)\]", README, re.M))
+
+
+@pytest.mark.parametrize("page", _all_pages(), ids=lambda page: page.name)
+def test_every_file_in_a_command_exists(page: Path) -> None:
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        for path in re.findall(r"(?<![\w/])(?:tests|benchmarks|options|docs|\.ci)/[\w./*-]+", block):
+            assert list(ROOT.glob(path)), path

@@ -20,7 +20,7 @@ from hosts.runs import train
 
 __all__ = ["on_cpu"]
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "basicsr.md"
 
 pytestmark = pytest.mark.usefixtures("on_cpu", "narrow_sharpening")
 
@@ -62,7 +62,7 @@ def run(model_type: str, material: Path, folder: Path, **changes: object) -> Pat
 def test_no_model_of_basicsr_is_left_out() -> None:
     registered = {name for name, model in MODEL_REGISTRY if model.__module__.startswith("basicsr.")}
     assert registered == {name for name in MATRIX if not name.startswith("ThirdParty")} | {"StyleGAN2Model"}
-    (table,) = re.findall(r"^### Every model_type$.*?^```", README.read_text(encoding="utf-8"), flags=re.M | re.S)
+    (table,) = re.findall(r"^## Every model_type$.*?^```", PAGE.read_text(encoding="utf-8"), flags=re.M | re.S)
     assert {name.removesuffix("_basicsr") for name in registered} == set(re.findall(r"`(\w+Model)`", table))
 
 

@@ -125,10 +125,10 @@ def test_the_commented_options_of_the_loss_are_real(file: Path) -> None:
     assert set(re.findall(r"^#(\w+) =", block, re.M)) == {"weights", "start_iter", "warmup_iter"}
 
 
-def test_the_readmes_blocks() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f'echo "{ONE_LINE.strip()}" > neosr/losses/clp_loss.py' in readme
-    (block,) = re.findall(r"```toml\n(.*?)```", readme, re.S)
+def test_the_pages_blocks() -> None:
+    page = (ROOT / "docs" / "neosr.md").read_text(encoding="utf-8")
+    assert f'echo "{ONE_LINE.strip()}" > neosr/losses/clp_loss.py' in page
+    (block,) = re.findall(r"```toml\n(.*?)```", page, re.S)
     perceptual = tomllib.loads(block)["train"]["perceptual_opt"]
     assert perceptual.pop("type") == clp_loss.__name__
     assert set(perceptual) <= set(KEYWORDS)
