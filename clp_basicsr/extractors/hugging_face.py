@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,6 +124,20 @@ def _is_folder(name: str) -> bool:
     return folder_at(name) is not None
 
 
+def _cached_or_fetched(load: Callable[..., Any], source: str, **keywords: Any) -> Any:
+    """Return what is on the disk, and ask the hub only for what is not.
+
+    Transformers asks first, and without a network tries for half a minute before it looks into its own cache. A
+    published checkpoint stays what it is, and a run that is resumed should not change its loss.
+    """
+    try:
+        return load(source, local_files_only=True, **keywords)
+    except OSError:
+        if _is_folder(source):
+            raise
+    return load(source, local_files_only=False, **keywords)
+
+
 def _random_config(name: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
@@ -137,7 +151,7 @@ def _read_config(name: str, source: str) -> PretrainedConfig:
     if _is_folder(source) and not (Path(source) / "config.json").is_file():
         raise FileNotFoundError(f"Checkpoint folder '{source}' must hold a config.json, but there is none.")
     with _hub_errors(name, source):
-        config = AutoConfig.from_pretrained(source, local_files_only=_is_folder(source), trust_remote_code=False)
+        config: PretrainedConfig = _cached_or_fetched(AutoConfig.from_pretrained, source, trust_remote_code=False)
     if not hasattr(config, "stage_names"):
         raise ValueError(
             f"Checkpoint '{source}' must be of a network with a Hugging Face backbone class, such as dinov2, but its "
@@ -206,10 +220,10 @@ def _network(name: str, source: str, config: PretrainedConfig, weights: str | No
             network: nn.Module = backbone(config)
             return network
     with _hub_errors(name, source), _quiet_loading():
-        network, report = backbone.from_pretrained(
+        network, report = _cached_or_fetched(
+            backbone.from_pretrained,
             source,
             config=config,
-            local_files_only=_is_folder(source),
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             weights_only=True,

@@ -1,8 +1,11 @@
 """Checkpoint folders and hub ids: what is wrong with them, and what to do about it."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,6 +133,36 @@ def test_hub_out_of_reach(model: str, hub_id: str, monkeypatch: pytest.MonkeyPat
     local = hub_id.rsplit("/", 1)[-1]
     for part in (f"`{model}`", f"hf download {hub_id}", "model.safetensors", f"weights='path/to/{local}'", "cache"):
         assert part in str(caught.value)
+
+
+USES_THE_CACHE = """
+import socket
+
+def refuse(*_, **__):
+    print("the hub was asked")
+    raise OSError
+
+socket.getaddrinfo = socket.socket.connect = refuse
+from clp_basicsr import CLPLoss
+
+print(CLPLoss("dinov2_small_reg", layer_weights={"block2": 1}).extractor.network.config.hidden_size)
+"""
+
+
+def test_what_is_in_the_cache_needs_no_hub(tmp_path: Path, dino_reg_folder: Path) -> None:
+    repository = tmp_path / "models--facebook--dinov2-with-registers-small"
+    shutil.copytree(dino_reg_folder, repository / "snapshots" / "0123")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", USES_THE_CACHE],
+        env={**environment, "HF_HUB_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout == "32\n", done.stderr
 
 
 def test_weights_random_needs_no_hub_for_known_names() -> None:
