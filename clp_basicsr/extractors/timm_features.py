@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from clp_basicsr.extractors.base import check_layers, freeze
+from clp_basicsr.extractors.base import Options, check_layers, freeze
 from clp_basicsr.extractors.measured import Axes, MeasuredExtractor, find_axes, keep_outputs
 from clp_basicsr.extractors.weights import (
     RANDOM,
@@ -20,6 +20,9 @@ from clp_basicsr.extractors.weights import (
     seeded_initialisation,
 )
 from clp_basicsr.messages import did_you_mean, reason, shown
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 PREFIX = "timm:"
 # Transformers take one size only unless they are told otherwise; how they are told depends on the network.
@@ -38,9 +41,7 @@ class TimmFeatures(MeasuredExtractor):
         name: str,
         layers: Sequence[str] | None = None,
         weights: str | None = None,
-        *,
-        use_input_norm: bool = True,
-        precision: str = "float32",
+        **options: Unpack[Options],
     ) -> None:
         """Build the network up to the deepest of ``layers``.
 
@@ -48,8 +49,7 @@ class TimmFeatures(MeasuredExtractor):
             name: "timm:" and a name out of ``timm.list_models()``, with or without a tag of ``list_pretrained()``.
             layers: names in ``feature_info``; None for the defaults.
             weights: None (the published weights), a file with timm's own names, or ``"random"``.
-            use_input_norm: as in `FeatureExtractor`; mean and std are those of ``pretrained_cfg``.
-            precision: as in `FeatureExtractor`.
+            **options: as in `FeatureExtractor`; mean and std are those of ``pretrained_cfg``.
 
         Raises:
             ImportError: if timm is not installed.
@@ -73,10 +73,9 @@ class TimmFeatures(MeasuredExtractor):
             freeze(network),
             {layer: (index, axes[index]) for index, layer in enumerate(chosen)},
             default,
-            use_input_norm=use_input_norm,
-            precision=precision,
             mean=configuration["mean"],
             std=configuration["std"],
+            **options,
         )
 
 

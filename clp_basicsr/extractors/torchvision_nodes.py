@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
 
-from clp_basicsr.extractors.base import IMAGENET_MEAN, IMAGENET_STD, check_layers, freeze
+from clp_basicsr.extractors.base import IMAGENET_MEAN, IMAGENET_STD, Options, check_layers, freeze
 from clp_basicsr.extractors.measured import Axes, MeasuredExtractor, find_axes, keep_outputs
 from clp_basicsr.extractors.torchvision_weights import published_state_dict
 from clp_basicsr.extractors.weights import (
@@ -20,6 +20,9 @@ from clp_basicsr.extractors.weights import (
     seeded_initialisation,
 )
 from clp_basicsr.messages import did_you_mean, shown
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 PREFIX = "torchvision:"
 _HALF = (0.5, 0.5, 0.5)
@@ -40,9 +43,7 @@ class TorchvisionNodes(MeasuredExtractor):
         name: str,
         layers: Sequence[str] | None = None,
         weights: str | None = None,
-        *,
-        use_input_norm: bool = True,
-        precision: str = "float32",
+        **options: Unpack[Options],
     ) -> None:
         """Build the network up to the deepest of ``layers``.
 
@@ -50,8 +51,7 @@ class TorchvisionNodes(MeasuredExtractor):
             name: "torchvision:" and a name out of ``torchvision.models.list_models(torchvision.models)``.
             layers: node names; None for the defaults.
             weights: None (the published ``DEFAULT`` weights), a file, or ``"random"``.
-            use_input_norm: as in `FeatureExtractor`; mean and std are those of the published weights.
-            precision: as in `FeatureExtractor`.
+            **options: as in `FeatureExtractor`; mean and std are those of the published weights.
 
         Raises:
             ValueError: for an unknown network or layer, one that takes images of one size only, or a file of
@@ -67,8 +67,7 @@ class TorchvisionNodes(MeasuredExtractor):
             _load(name, whole, network, weights)
         mean, std = _normalisation(name, whole)
         outputs = {layer: (nodes[layer], axes[nodes[layer]]) for layer in chosen}
-        options: dict[str, Any] = {"use_input_norm": use_input_norm, "precision": precision, "mean": mean, "std": std}
-        super().__init__(name, freeze(network), outputs, default, **options)
+        super().__init__(name, freeze(network), outputs, default, mean=mean, std=std, **options)
 
 
 def _whole_network(name: str) -> nn.Module:

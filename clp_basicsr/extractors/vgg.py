@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from clp_basicsr.extractors.base import FeatureExtractor, check_layers, freeze
+from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
 from clp_basicsr.extractors.recomputing import recomputed
 from clp_basicsr.extractors.torchvision_weights import published_state_dict
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # Convolutions per block; torchvision's `cfgs["E"]`.
 _CONVOLUTIONS = (2, 2, 4, 4, 4)
@@ -49,9 +53,7 @@ class VGG19(FeatureExtractor):
         name: str = "vgg19",
         layers: Sequence[str] | None = None,
         weights: str | None = None,
-        *,
-        use_input_norm: bool = True,
-        precision: str = "float32",
+        **options: Unpack[Options],
     ) -> None:
         """Build the network up to the deepest of ``layers``.
 
@@ -59,8 +61,7 @@ class VGG19(FeatureExtractor):
             name: the name it was asked for by, for messages.
             layers: names out of `LAYERS`; None for those of `DEFAULT_LAYER_WEIGHTS`.
             weights: None (published weights), a file, or ``"random"``.
-            use_input_norm: as in `FeatureExtractor`.
-            precision: as in `FeatureExtractor`.
+            **options: as in `FeatureExtractor`.
 
         Raises:
             ValueError: for an unknown layer or a file that is not VGG19's.
@@ -68,14 +69,7 @@ class VGG19(FeatureExtractor):
         """
         chosen = check_layers("vgg19", layers, LAYERS, tuple(DEFAULT_LAYER_WEIGHTS))
         deepest_block = int(chosen[-1][4])
-        super().__init__(
-            "vgg19",
-            chosen,
-            DEFAULT_LAYER_WEIGHTS,
-            minimum_size=2 ** (deepest_block - 1),
-            use_input_norm=use_input_norm,
-            precision=precision,
-        )
+        super().__init__("vgg19", chosen, DEFAULT_LAYER_WEIGHTS, minimum_size=2 ** (deepest_block - 1), **options)
         self.network = freeze(_build(chosen, weights))
         self.segments = _segments([name for name, _ in self.network.named_children()], chosen)
         self.recomputes = False
