@@ -21,7 +21,7 @@ from clp_basicsr.bench.baselines import perceptual_loss
 from clp_basicsr.images import resize_to
 
 _IMAGES = 2
-_SCALE = 1e4  # float16's gradient would underflow without it, as in any training
+_SCALE = 1e4  # PerceptualLoss's gradient in float16 would underflow without it; CLPLoss sees to that itself
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 

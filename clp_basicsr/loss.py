@@ -20,7 +20,7 @@ from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS, FeatureExtractor
 from clp_basicsr.float16_range import kept_in_range
 from clp_basicsr.frames import as_images
-from clp_basicsr.images import as_rgb, at_least_float32, check_images
+from clp_basicsr.images import as_rgb, at_least_float32, check_images, check_tensor
 from clp_basicsr.negatives import Negative, Source, Step, build_sources, for_rehearsal, upsampled_lr
 from clp_basicsr.negatives.batch import OtherImages
 from clp_basicsr.parts import evaluate_in_parts, merged
@@ -208,8 +208,8 @@ class CLPLoss(BoundModule):
         if not strength:
             self.rehearse(sr, target, lr)
             return (sr * 0).sum().float()  # in the graph of every parameter, as DistributedDataParallel wants it
-        if isinstance(sr, Tensor):
-            sr = at_least_float32(sr)  # in float16 its gradient, which is measured, would underflow
+        check_tensor("sr", sr)
+        sr = at_least_float32(sr)  # in float16 its gradient, which is measured, would underflow
         probe = self._probe if self._probe is not None and self._probe.gradient_is_due(sr) else None
         if probe is not None:
             sr = sr.view_as(sr)  # the host's other losses have their gradients at the tensor behind it
