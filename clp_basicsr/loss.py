@@ -18,7 +18,7 @@ from clp_basicsr.criteria import Terms, build_criterion, is_mean_over_images
 from clp_basicsr.diagnostics import Diagnostics, Probe
 from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import PRECISIONS, FeatureExtractor
-from clp_basicsr.float16_range import kept_in_range
+from clp_basicsr.float16_range import features_in_range
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import as_rgb, at_least_float32, check_images, check_tensor
 from clp_basicsr.negatives import Negative, Source, Step, build_sources, for_rehearsal, upsampled_lr
@@ -233,13 +233,10 @@ class CLPLoss(BoundModule):
 
         def value_of(images: Tensor, rows: slice, share: float) -> Tensor:
             own = references if self.chunk is None else references.rows(rows)
-
-            def compare(images: Tensor) -> Tensor:
-                terms = self._terms(images, own, probe, share)
-                parts.append((share, terms))
-                return self._sum(terms)
-
-            return kept_in_range(compare, images) if self.extractor.precision == "float16" else compare(images)
+            terms = self._terms(images, own, probe, share)
+            parts.append((share, terms))
+            total = torch.stack([term.loss for term in terms]).sum()
+            return total / self.criterion.normaliser(list(self.layer_weights.values()))
 
         value = value_of(sr, slice(None), 1.0) if self.chunk is None else evaluate_in_parts(sr, self.chunk, value_of)
         self.summary = self._summarise(merged(parts))
@@ -251,7 +248,7 @@ class CLPLoss(BoundModule):
         run = self._functions(sr.device)
         with torch.no_grad():
             features = self.features(references.images(), run.run_references)
-        anchors = self.features(sr, run.run_anchors)
+        anchors = self._anchors(sr, run)
         split = {layer: references.split(features[layer]) for layer in self.layer_weights}
         terms = run.terms_by_layer(self.criterion, self.layer_weights, anchors, split)
         if probe is not None:
@@ -259,9 +256,11 @@ class CLPLoss(BoundModule):
                 probe.add_layer(layer, anchors[layer], *split[layer], term, share)
         return terms
 
-    def _sum(self, terms: list[Terms]) -> Tensor:
-        total = torch.stack([term.loss for term in terms]).sum()
-        return total / self.criterion.normaliser(list(self.layer_weights.values()))
+    def _anchors(self, sr: Tensor, run: Functions) -> dict[str, Tensor]:
+        def maps_of(images: Tensor) -> dict[str, Tensor]:
+            return self.features(images, run.run_anchors)
+
+        return features_in_range(maps_of, sr) if self.extractor.precision == "float16" else maps_of(sr)
 
     def rehearse(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> None:
         """Evaluate without a trace what was never evaluated yet, so that what cannot work is said early.

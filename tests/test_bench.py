@@ -59,6 +59,13 @@ def test_a_contender_that_is_not_installed_is_left_out_in_the_open(
     assert "lpips is left out" in capsys.readouterr().err
 
 
+def test_channels_last_is_the_layout_of_the_weights() -> None:
+    for name in ("random_convs:channels_last", "random_convs:bfloat16:channels_last"):
+        kernel = build(name, CPU).network.get_buffer("extractor.network.conv1.weight")
+        assert kernel.is_contiguous(memory_format=torch.channels_last)
+    assert build("random_convs", CPU).network.get_buffer("extractor.network.conv1.weight").is_contiguous()
+
+
 @pytest.mark.parametrize("name", ["vgg:fast", "three_pass:resnet", "vg19"])
 def test_unknown_contenders_are_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--contenders", name, "--output", str(tmp_path)]) == 1
@@ -128,7 +135,7 @@ def test_arithmetic_is_three_passes_forward_and_one_back() -> None:
 def test_memory_of_large_batches_is_below_the_bars() -> None:
     """With what a training has: the loss's default diagnostics, at their first and most expensive call."""
     perceptual = counted(build("perceptual", CPU), batch=16, size=256)["perceptual"].count.peak
-    for name, bar in (("vgg", 1.15), ("vgg:bfloat16", 0.7), ("vgg:float16", 0.7)):
+    for name, bar in (("vgg", 1.15), ("vgg:bfloat16", 0.7), ("vgg:float16", 0.9)):
         loss = build(name, CPU, diagnostics=True).network
         mode = FakeTensorMode()
         counting.without_values(loss, mode)

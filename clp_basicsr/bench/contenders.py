@@ -19,6 +19,8 @@ DEFAULT = (
     "three_pass:dinov2_base", "dinov2_base", "dinov2_base:bfloat16", "dinov2_base:compile", "dinov2_small",
 )  # fmt: skip
 
+_CHANNELS_LAST = "channels_last"
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -41,14 +43,17 @@ def build(name: str, device: torch.device, **keywords: Any) -> Contender:
         ImportError: if its package is not installed.
         ValueError: if there is no such contender.
     """
+    model, *settings = name.split(":")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that untrained weights are no perceptual loss
-        network, step = _build(name, keywords)
-    return Contender(name, network.to(device), step)
+        network, step = _build(name, model, [each for each in settings if each != _CHANNELS_LAST], keywords)
+    network.to(device)
+    if _CHANNELS_LAST in settings:
+        network.to(memory_format=torch.channels_last)
+    return Contender(name, network, step)
 
 
-def _build(name: str, keywords: dict[str, Any]) -> tuple[nn.Module, Step]:
-    model, *settings = name.split(":")
+def _build(name: str, model: str, settings: list[str], keywords: dict[str, Any]) -> tuple[nn.Module, Step]:
     if model == "perceptual":
         return perceptual_loss()
     if model == "lpips":
@@ -76,7 +81,7 @@ def _clp(name: str, model: str, settings: list[str], keywords: dict[str, Any]) -
             chosen["chunk"] = int(setting.removeprefix("chunk="))
         else:
             raise ValueError(
-                f"Contender must be a model with settings among {[*PRECISIONS, 'compile', 'checkpoint', 'chunk=N']}, "
-                f"but got '{name}'."
+                "Contender must be a model with settings among "
+                f"{[*PRECISIONS, 'compile', 'checkpoint', 'chunk=N', _CHANNELS_LAST]}, but got '{name}'."
             )
     return CLPLoss(model, weights="random", **chosen)

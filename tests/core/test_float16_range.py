@@ -1,4 +1,4 @@
-"""`precision: float16` has a gradient, however small the loss's weight and however many images there are."""
+"""`precision: float16` has a gradient, however small the loss's weight, however many images and however flat."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr import CLPLoss
-from clp_basicsr.float16_range import kept_in_range
+from clp_basicsr.float16_range import features_in_range
 
 from .oracles import Images, crop
 
@@ -67,27 +67,48 @@ def test_inside_a_compiled_step(network: dict[str, Any], images: Images) -> None
     assert float(seen.norm()) == pytest.approx(float(expected.norm()), rel=0.02)
 
 
-def test_derivative_is_that_of_the_function_and_there_is_no_second() -> None:
-    given = torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network["model"])
+def test_a_flat_crop_beside_a_photo(network: dict[str, Any], level: float, images: Images) -> None:
+    """Its gap is 0 and its gradient up to 1e5 times the other's: each has its own scale."""
+    flat = torch.full_like(images.gt[:1], level)
+    noise = 1e-3 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(1))
+    both = Images(
+        torch.cat((images.sr[:1].detach(), flat + noise)).requires_grad_(),
+        torch.cat((images.gt[:1], flat)),
+        torch.cat((images.lr[:1], flat[..., ::4, ::4])),
+    )
+    exact, half = (gradient(CLPLoss(**network, precision=each), both) for each in ("float32", "float16"))
+    assert exact[1].norm() > 10 * exact[0].norm()
+    for image in (0, 1):
+        assert cosine(half[image], exact[image]) > 0.9
+        assert float(half[image].norm()) == pytest.approx(float(exact[image].norm()), rel=0.2)
 
-    def outer(images: Tensor) -> Tensor:
-        return 1e-3 * kept_in_range(lambda inner: inner.pow(3).mean(), images) ** 2
 
-    assert torch.autograd.gradcheck(outer, given)
-    (first,) = torch.autograd.grad(outer(given), given, create_graph=True)
+def halves(images: Tensor) -> dict[str, Tensor]:
+    return {"cubes": images.half().pow(3), "mean": images.half().mean((2, 3), keepdim=True)}
+
+
+def test_gradient_is_that_of_the_features_and_there_is_no_second() -> None:
+    given = torch.rand(2, 3, 4, 5, requires_grad=True)
+    weights = torch.tensor([1e-9, 1e9]).view(2, 1, 1, 1)
+
+    def total(images: Tensor) -> Tensor:
+        maps = features_in_range(halves, images)
+        assert {each.dtype for each in maps.values()} == {torch.float32}
+        return (weights * (maps["cubes"].sum((2, 3), keepdim=True) + 5 * maps["mean"])).sum()
+
+    expected = weights * (3 * given.detach() ** 2 + 5 / 20)
+    (seen,) = torch.autograd.grad(total(given), given, create_graph=True)
+    torch.testing.assert_close(seen.detach(), expected.expand_as(seen), rtol=5e-3, atol=0)
     with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
+        seen.sum().backward()
 
 
-def test_inside_the_gradient_is_that_of_a_sum_times_what_is_given() -> None:
-    """So float16 holds it: the mean's would be 1 / 6, times 1e-12."""
-    given, seen = torch.rand(6, requires_grad=True), []
-
-    def mean(images: Tensor) -> Tensor:
-        images.register_hook(seen.append)
-        return images.mean()
-
-    (1e-12 * kept_in_range(mean, given)).backward()
+@pytest.mark.parametrize("upstream", [0.0, float("inf"), float("nan")])
+def test_nothing_and_infinity_stay_what_they_are(upstream: float) -> None:
+    """So that a host's scaler for float16 sees that a step has overflowed."""
+    given = torch.rand(1, 3, 4, 5, requires_grad=True)
+    (upstream * features_in_range(halves, given)["cubes"]).sum().backward()
     assert given.grad is not None
-    torch.testing.assert_close(seen[0], torch.ones(6))
-    torch.testing.assert_close(given.grad, torch.full((6,), 1e-12 / 6))
+    assert bool((given.grad == 0).all() if upstream == 0 else (~given.grad.isfinite()).all())
