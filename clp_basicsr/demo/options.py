@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 TEMPLATE = Path(__file__).with_name("train_demo_x4.yml")
-ITERATIONS = 1200
+ITERATIONS = 900
 
 
 def experiment_name(model: str) -> str:
