@@ -53,7 +53,9 @@ class Transfers(TorchDispatchMode):
 
 @pytest.fixture
 def fake_device(monkeypatch: pytest.MonkeyPatch) -> FakeTensorMode:
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it knows real devices only
+    # These know real devices only.
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
     return FakeTensorMode()
 
 

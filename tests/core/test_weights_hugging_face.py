@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import transformers
 from torch import Tensor
 from transformers import AutoConfig
 
@@ -162,7 +163,11 @@ def test_what_is_in_the_cache_needs_no_hub(tmp_path: Path, dino_reg_folder: Path
         text=True,
         timeout=300,
     )
-    assert done.stdout == "32\n", done.stderr
+    # Of transformers 5.0 AutoConfig asks once, `local_files_only` or not; no version asks for the weights.
+    allowed = int(transformers.__version__.startswith("5.0."))
+    *asked, width = done.stdout.splitlines()
+    assert width == "32", done.stderr
+    assert len(asked) <= allowed, done.stderr
 
 
 def test_weights_random_needs_no_hub_for_known_names() -> None:
