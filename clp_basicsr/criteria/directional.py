@@ -29,8 +29,8 @@ class Directional:
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
         d = measure(anchor, positive, negatives, _L2)
-        # (1 - q) P = <gt - sr, detail> / P: no difference of large numbers, and 0 where P is.
         anchor, positive, negatives = (at_least_float32(each) for each in (anchor, positive, negatives))
+        # (1 - q) P = <gt - sr, detail> / P: no difference of large numbers, and 0 where P is.
         detail = (positive - negatives).flatten(-2)
         missing = ((positive - anchor).flatten(-2) * detail).sum(-1) / d.gap.clamp(min=torch.finfo(d.gap.dtype).tiny)
         pull, push = d.pull(), torch.relu(missing) / d.unit

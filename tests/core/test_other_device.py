@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from clp_basicsr import CLPLoss
+from clp_basicsr.bench.counting import without_values
 
 DEVICE = "lazy"
 RANDOM = {"model": "random_convs"}
@@ -60,9 +61,7 @@ def fake_device(monkeypatch: pytest.MonkeyPatch) -> FakeTensorMode:
 
 
 def moved(loss: CLPLoss, mode: FakeTensorMode) -> CLPLoss:
-    for module in loss.modules():
-        for name, buffer in module._buffers.items():
-            module._buffers[name] = None if buffer is None else mode.from_tensor(buffer)
+    without_values(loss, mode)
     with mode:
         return loss.to(DEVICE)
 
