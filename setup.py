@@ -62,6 +62,7 @@ setup(
             "mypy>=1.10",
             "piq>=0.8",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "realesrgan>=0.3.0; python_version < '3.13'",
             "ruff>=0.6",
             "scikit-image",

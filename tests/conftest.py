@@ -44,6 +44,18 @@ CROPS: tuple[tuple[Callable[[], np.ndarray], int, int], ...] = (
 )
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the process's counts over, where pytest-xdist runs the tests in several."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["fuzzing"] = dict(fuzzing.cases)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Add up what the processes of pytest-xdist counted."""
+    fuzzing.cases.update(getattr(node, "workeroutput", {}).get("fuzzing", {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many cases were fuzzed."""
     if fuzzing.cases:
