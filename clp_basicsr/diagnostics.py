@@ -87,12 +87,14 @@ def diagnose_layer(anchor: Tensor, positive: Tensor, negatives: Tensor, terms: T
     return torch.stack([number.detach().to(gone.dtype) for number in numbers])
 
 
-def warnings(report: Report, weight: float) -> Iterator[tuple[str, str]]:
+def warnings(report: Report, weight: float, pixel_weight: float = 1.0) -> Iterator[tuple[str, str]]:
     """Yield ``(kind, text)`` for everything that is wrong, each with its cure.
 
     Args:
         report: what was measured.
         weight: what the loss is multiplied by, to say what it should be.
+        pixel_weight: what the pixel loss is multiplied by, where that is small on purpose, as beside a GAN loss: its
+            gradient at weight 1 is then what is compared with.
     """
     whole, mean = report.whole, report.mean
     if whole["target_min"] < -0.05 or whole["target_max"] > 1.05:
@@ -126,11 +128,13 @@ def warnings(report: Report, weight: float) -> Iterator[tuple[str, str]]:
             f"SR overshoots GT by {mean('overshoot'):.0%} of the gap on average: it is over-sharpened in feature "
             "space. Lower `loss_weight` or `push_weight`, or use `margin: relative`.",
         )
-    if whole["gradient_ratio"] > 10:
+    ratio = whole["gradient_ratio"] * pixel_weight
+    if ratio > 10:
+        at_weight_one = "" if pixel_weight == 1 else " at weight 1"
         yield (
             "gradient",
-            f"The loss's gradient at the SR image is {whole['gradient_ratio']:.0f} times the pixel loss's: it paints "
-            f"artefacts. Set `auto_weight: 0.1`, or a `loss_weight` of about {weight / whole['gradient_ratio']:.1e} "
+            f"The loss's gradient at the SR image is {ratio:.0f} times the pixel loss's{at_weight_one}: it paints "
+            f"artefacts. Set `auto_weight: {0.1 / pixel_weight:g}`, or a `loss_weight` of about {weight / ratio:.1e} "
             "for equal parts.",
         )
 

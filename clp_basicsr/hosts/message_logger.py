@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -43,8 +43,9 @@ def report(message_logger: Any, iteration: int) -> None:
         losses = {name: each for name, each in held_losses(model).items() if each.diagnostics is not None}
         reports = {name: each.diagnostics.read() for name, each in losses.items()}  # type: ignore[union-attr]
         _send(message_logger, reports, iteration)
+        weight = _small_on_purpose(model)
         for name, each in losses.items():
-            _warn_once(message_logger, each, reports[name])
+            _warn_once(message_logger, each, diagnostics.warnings(reports[name], float(each.weight), weight))
 
 
 def _send(message_logger: Any, reports: Mapping[str, Report], iteration: int) -> None:
@@ -54,9 +55,16 @@ def _send(message_logger: Any, reports: Mapping[str, Report], iteration: int) ->
         message_logger.tb_logger.add_scalar(tag, value, iteration)
 
 
-def _warn_once(message_logger: Any, criterion: CLPLoss, read: Report) -> None:
+def _small_on_purpose(model: Any) -> float:
+    """Return the weight of a pixel loss below 1 beside a GAN loss: ESRGAN's is 0.01, the perceptual loss is to lead."""
+    if getattr(model, "cri_gan", None) is None:
+        return 1.0
+    return min(1.0, float(getattr(getattr(model, "cri_pix", None), "loss_weight", 1.0)))
+
+
+def _warn_once(message_logger: Any, criterion: CLPLoss, warnings: Iterable[tuple[str, str]]) -> None:
     said = _said.setdefault(criterion, set())
-    for kind, text in diagnostics.warnings(read, float(criterion.weight)):
+    for kind, text in warnings:
         if kind not in said:
             said.add(kind)
             message_logger.logger.warning(f"CLPLoss: {text}")

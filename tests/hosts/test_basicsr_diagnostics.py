@@ -40,6 +40,22 @@ def test_the_gradient_warning_comes_once_with_its_cure(pairs: Path, tmp_path: Pa
     assert "auto_weight: 0.1" in line
 
 
+@pytest.mark.parametrize(("loss_weight", "auto_weight"), [(1e-2, None), (1.0, "10")])
+def test_beside_a_gan_loss_a_small_pixel_weight_is_on_purpose(
+    loss_weight: float, auto_weight: str | None, pairs: Path, tmp_path: Path
+) -> None:
+    pixel_opt = {"type": "L1Loss", "loss_weight": 1e-2, "reduction": "mean"}
+    perceptual = {**PERCEPTUAL, "loss_weight": loss_weight}
+    options = train_options(pairs, model_type="ESRGANModel", perceptual=perceptual, pixel_opt=pixel_opt, total_iter=3)
+    experiment = train(tmp_path, options)
+    assert scalars(experiment)[3]["clp/gradient_ratio"] > 10
+    lines = [line for line in warned(experiment) if "gradient at the SR image" in line]
+    assert len(lines) == (auto_weight is not None)
+    assert all(
+        f"the pixel loss's at weight 1: it paints artefacts. Set `auto_weight: {auto_weight}`" in x for x in lines
+    )
+
+
 def test_images_normalised_to_minus_one(pairs: Path, tmp_path: Path) -> None:
     options = train_options(pairs, total_iter=2)
     options["datasets"]["train"] |= {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
