@@ -49,7 +49,7 @@ setup(
             "scikit-learn",
         ],
         "timm": ["timm>=1.0"],
-        # Licensed for noncommercial use only, and large: see the README.
+        # Licensed for noncommercial use only, and large: see docs/basicsr.md.
         "metrics": ["pyiqa>=0.1.13"],
         "pictures": ["matplotlib>=3.6"],
         "test": [
