@@ -33,6 +33,8 @@ class Distance(NamedTuple):
     between: Between
     size: Callable[[Tensor], Tensor]
     """The distance of features from "nothing there", ``(..., N, T)``: what a floor is measured in."""
+    degree: float
+    """A map of t times as many positions of the same kind has ``t ** degree`` times the distance."""
 
 
 def _positions(features: Tensor) -> Tensor:
@@ -67,7 +69,7 @@ def _l1_size(features: Tensor) -> Tensor:
 
 
 DISTANCES: dict[str, Distance] = {
-    "l2": Distance(l2_of_difference, _l2_size),
-    "l1": Distance(l1_of_difference, _l1_size),
-    "cosine": Distance(_cosine, _cosine_size),
+    "l2": Distance(l2_of_difference, _l2_size, 0.5),
+    "l1": Distance(l1_of_difference, _l1_size, 1.0),
+    "cosine": Distance(_cosine, _cosine_size, 0.0),
 }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clp_basicsr.criteria import Criterion
 from clp_basicsr.criteria.base import Distances, measure
-from clp_basicsr.criteria.directional import Directional
+from clp_basicsr.criteria.directional import Directional, at_least_the_floor
 from clp_basicsr.criteria.infonce import InfoNCE
 from clp_basicsr.criteria.ratio import BatchRatio
 from clp_basicsr.criteria.triplet import TORCH_EPS, FixedMarginTriplet
@@ -99,7 +99,7 @@ def _way_of_measuring(criterion: Criterion, weight: float, positions: int) -> tu
     if isinstance(criterion, FixedMarginTriplet):
         return criterion.distance, weight, TORCH_EPS
     if isinstance(criterion, BatchRatio):
-        return criterion.distance, 1.0 / positions, 0.0
+        return criterion.distance, criterion.scale(positions), 0.0
     return distance_of(criterion), 1.0, 0.0
 
 
@@ -110,7 +110,7 @@ def _cosine_maps(d: Distances, size: torch.Size) -> LayerMaps:
 
 def _directional_push(anchor: Tensor, positive: Tensor, negatives: Tensor, d: Distances, share: Tensor) -> Tensor:
     missing = (positive - anchor) * (positive - negatives)
-    return _summed(missing, _over(share * (missing.sum((-2, -1)) > 0), d.gap))
+    return _summed(missing, share * (missing.sum((-2, -1)) > 0) / at_least_the_floor(d))
 
 
 def _summed(parts: Tensor, factors: Tensor) -> Tensor:

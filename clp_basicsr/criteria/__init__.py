@@ -65,7 +65,8 @@ def is_mean_over_images(criterion: Criterion) -> bool:
 
 def _is(given: object, default: object) -> bool:
     """Compare by type first: arrays answer ``==`` with an array, tensors of the meta device not at all."""
-    return isinstance(given, (str, int, float)) and given == default
+    alike = isinstance(given, bool) == isinstance(default, bool)  # True == 1.0
+    return alike and isinstance(given, (str, int, float)) and given == default
 
 
 def _triplet(distance: str, options: Options) -> Criterion:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clp_basicsr.criteria.base import Terms, measure, terms
+from clp_basicsr.criteria.base import Distances, Terms, measure, terms
 from clp_basicsr.distances import DISTANCES
 from clp_basicsr.images import at_least_float32
 
@@ -20,8 +20,8 @@ class Directional:
     """``w (A + push_weight relu(1 - q) P) / (P + floor)``, q the way from the negative to GT.
 
     ``q = <f(sr)-f(neg), f(gt)-f(neg)> / |f(gt)-f(neg)|^2`` per image and channel: 0 at the negative,
-    1 at GT. A push in every direction rewards noise; this one rewards movement along the detail that
-    the negative lacks.
+    1 at GT; a P that divides is no smaller than the floor. A push in every direction rewards noise; this one
+    rewards movement along the detail that the negative lacks.
     """
 
     push_weight: float = 1.0
@@ -30,9 +30,9 @@ class Directional:
         """Return the layer's terms; see `Criterion`."""
         d = measure(anchor, positive, negatives, _L2)
         anchor, positive, negatives = (at_least_float32(each) for each in (anchor, positive, negatives))
-        # (1 - q) P = <gt - sr, detail> / P: no difference of large numbers, and 0 where P is.
+        # (1 - q) P = <gt - sr, detail> / P: no difference of large numbers.
         detail = (positive - negatives).flatten(-2)
-        missing = ((positive - anchor).flatten(-2) * detail).sum(-1) / d.gap.clamp(min=torch.finfo(d.gap.dtype).tiny)
+        missing = ((positive - anchor).flatten(-2) * detail).sum(-1) / at_least_the_floor(d)
         pull, push = d.pull(), torch.relu(missing) / d.unit
         value = pull + self.push_weight * push
         return terms(weight * value.mean(), pull, push, contributes=value.detach() > 0)
@@ -40,3 +40,8 @@ class Directional:
     def normaliser(self, weights: Sequence[float]) -> float:
         """Return the sum of the weights: the loss is their weighted mean."""
         return sum(weights)
+
+
+def at_least_the_floor(d: Distances) -> Tensor:
+    """Return the gap as what divides: the direction of a gap below the floor is noise, and must fade with it."""
+    return torch.maximum(d.gap, d.unit - d.gap)

@@ -50,9 +50,13 @@ class BatchRatio:
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
-        d = measure(anchor, positive, negatives, self.distance, scale=1.0 / anchor.shape[-2:].numel())
+        d = measure(anchor, positive, negatives, self.distance, scale=self.scale(anchor.shape[-2:].numel()))
         to_negatives = d.to_negatives.mean((1, 2))
         return _ratio_terms(weight * d.to_positive.mean() / (self._pooled(to_negatives) + 1e-7), d)
+
+    def scale(self, positions: int) -> float:
+        """Return what makes a mean over positions of the distance; for ``l2`` the root of the mean square."""
+        return float(positions**-self.distance.degree)
 
     def normaliser(self, weights: Sequence[float]) -> float:
         """Return 1: the papers sum over layers."""

@@ -64,7 +64,8 @@ class FixedMarginTriplet:
             nearest = torch.minimum(nearest, self.distance.between(positive, negatives, weight, TORCH_EPS))
         violation = d.to_positive - nearest + self.margin
         hinge = F.softplus(violation) if self.soft else torch.relu(violation)
-        contributes = hinge.detach() > 0
+        # A softplus is never quite 0; what is beyond the margin has no say in it either.
+        contributes = (violation if self.soft else hinge).detach() > 0
         loss = hinge.mean() if self.reduction == "mean" else hinge.sum() / contributes.sum().clamp(min=1)
         return terms(loss, d.pull(), d.push(), contributes)
 

@@ -119,6 +119,15 @@ def test_active_is_the_share_of_open_hinges() -> None:
     assert terms.total == 100
 
 
+@pytest.mark.parametrize("margin", [2.5, 1e-3])
+def test_soft_hinges_are_active_as_hard_ones_are(margin: float) -> None:
+    anchor, positive, negatives = triple(2, 50, 4, 6)
+    for each in (anchor, positive + 1e-3 * (anchor - positive)):
+        hard, soft = (FixedMarginTriplet(DISTANCES["l2"], margin, soft=soft) for soft in (False, True))
+        active = [criterion(each, positive, negatives, weight=1.0).active.item() for criterion in (hard, soft)]
+        assert active[0] == active[1] < 1
+
+
 @pytest.mark.parametrize("distance", ALL)
 @pytest.mark.parametrize("margin", BOTH)
 def test_gradient_is_the_numerical_one(distance: str, margin: str) -> None:

@@ -1,6 +1,7 @@
 """Ratio, InfoNCE, directional push, soft and swapped triplets: against plain loops, torch and their papers' form."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -71,6 +72,24 @@ def test_batch_ratio_weights_the_negatives_as_c2pnet_does() -> None:
         criterion(anchor, positive, negatives[:2], WEIGHT)
 
 
+def root_mean_square(first: Tensor, second: Tensor) -> float:
+    return float(np.sqrt(np.square((first - second).detach().numpy()).mean((-2, -1))).mean())
+
+
+def mean_cosine_distance(first: Tensor, second: Tensor) -> float:
+    return float((1 - F.cosine_similarity(first.detach(), second, dim=-3)).mean())
+
+
+@pytest.mark.parametrize(
+    ("distance", "mean"), [("l1", mean_absolute), ("l2", root_mean_square), ("cosine", mean_cosine_distance)]
+)
+def test_batch_ratio_is_one_of_means_with_every_distance(distance: str, mean: Callable[..., float]) -> None:
+    anchor, positive, negatives = features(size=(2, 5, 40, 60))
+    expected = WEIGHT * mean(anchor, positive) / (mean(anchor, negatives[0]) + 1e-7)
+    got = BatchRatio(DISTANCES[distance])(anchor, positive, negatives, WEIGHT)
+    assert got.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("distance", ["l1", "l2"])
 def test_ratio_is_per_image_with_a_floor(distance: str) -> None:
     anchor, positive, negatives = (each.detach().numpy() for each in features(2))
@@ -138,6 +157,16 @@ def test_directional_push_ignores_movement_across() -> None:
     assert push[0] == pytest.approx(push[1], rel=1e-10)
     anywhere = RelativeTriplet(DISTANCES["l2"])(negatives[0] + across, positive, negatives, 1.0).push.item()
     assert anywhere < 0.5 * push[0]
+
+
+def test_directional_push_fades_with_the_gap() -> None:
+    anchor, positive, _ = features()
+    pushes = []
+    for gap in (1e-2, 1e-4, 0.0):
+        negatives = torch.lerp(positive, anchor.detach(), gap)[None]  # the worst direction there is
+        pushes.append(Directional()(anchor, positive, negatives, 1.0).push.item())
+    assert pushes[0] > 50 * pushes[1] > 0
+    assert pushes[2] == 0
 
 
 @pytest.mark.parametrize("soft", [False, True])
