@@ -23,6 +23,9 @@ digits down to 2^-14.
 """
 
 
+_SMALLEST = 1e-30  # the quotient with the smallest numbers of float32 would be infinite
+
+
 def features_in_range(run: Callable[[Tensor], dict[str, Tensor]], images: Tensor) -> dict[str, Tensor]:
     """Return ``run(images)``, maps by layer, in float32; their gradient runs through ``run`` times a scale per image.
 
@@ -59,5 +62,5 @@ class _Enter(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         largest = torch.stack([each.abs().amax((1, 2, 3)) for each in gradients]).amax(0)
         usable = (largest > 0) & largest.isfinite()
-        scales = torch.where(usable, _LARGEST / largest, 1.0).view(-1, 1, 1, 1)
+        scales = torch.where(usable, _LARGEST / largest.clamp(min=_SMALLEST), 1.0).view(-1, 1, 1, 1)
         return scales, *((each * scales).to(dtype) for each, dtype in zip(gradients, ctx.dtypes))

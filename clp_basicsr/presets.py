@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from clp_basicsr import arguments
+from clp_basicsr.criteria import OPTIONS
 
 _Initialise = TypeVar("_Initialise", bound=Callable[..., None])
 
@@ -48,7 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "distance": "cosine",
         "temperature": 1.0,
         "capped": False,
-        "negatives": ["lr", {"type": "blur", "count": 3}],
+        "negatives": ["lr", {"type": "blur", "count": 3, "sigma": [0.1, 2.0]}],
     },
 }
 
@@ -62,8 +63,20 @@ def with_presets(initialise: _Initialise) -> _Initialise:
         if preset is not None:
             chosen = dict(PRESETS[arguments.choice("preset", preset, list(PRESETS))])
             if positional:
-                chosen.pop("model")
-            keywords = {**chosen, **keywords}
+                keywords, positional = {"model": positional[0], **keywords}, positional[1:]
+            keywords = {**_still_meant(chosen, keywords), **keywords}
         initialise(self, *positional, **keywords)
 
     return cast(_Initialise, with_preset)
+
+
+def _still_meant(chosen: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what belongs to a criterion or a network of the preset that is overruled."""
+
+    def overruled(keyword: str) -> bool:
+        return bool(given.get(keyword, chosen[keyword]) != chosen[keyword])
+
+    gone = {*OPTIONS, "distance"} if overruled("criterion") else set()
+    if overruled("model"):
+        gone.add("layer_weights")
+    return {keyword: value for keyword, value in chosen.items() if keyword not in gone}

@@ -62,6 +62,7 @@ class TiledNetwork:
         self.extract = extract
         self.height, self.width = image.shape[-2:]
         arguments.count("tile", size)
+        arguments.count("overlap", overlap, zero_allowed=True)
         self.tiles = [Tile(_whole(self.height), _whole(self.width))]
         self.padding = (0, 0)
         if max(self.height, self.width) > size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ PACKAGES: dict[str, _Build] = {"torchvision": TorchvisionNodes, "timm": TimmFeat
 
 
 def build_extractor(
-    model: str = "dinov2",
+    model: str | Path = "dinov2",
     layers: Sequence[str] | None = None,
     weights: str | Path | None = None,
     *,
@@ -59,18 +60,18 @@ def build_extractor(
         layers: names of the layers to return; None for the network's defaults.
         weights: None (published weights), a path, or ``"random"``.
         use_input_norm: normalise with the mean and standard deviation that the network was trained with.
-        precision: "float32", "bfloat16" or "float16".
+        precision: "float32", "bfloat16", "float16" or "auto".
 
     Raises:
         TypeError: if ``weights`` is no path.
         ValueError: if there is no such network or layer, or the weights are of another one.
         FileNotFoundError: if the weights cannot be had.
     """
+    model = str(model) if isinstance(model, Path) else model
     build = _builder(model)
-    if weights is not None and not isinstance(weights, (str, Path)):
-        raise TypeError(f"Argument `weights` must be a path, 'random' or null, but got {shown(weights)}.")
+    path = _path_of(weights)
     name = ALIASES.get(model, model)
-    if weights == RANDOM:
+    if path == RANDOM:
         warnings.warn(
             f"weights='random': `{name}` is untrained. The loss has the right cost and shapes, but it is no "
             "perceptual loss; use it for tests and timings only.",
@@ -82,12 +83,22 @@ def build_extractor(
         extractor = build(
             name,
             layers,
-            None if weights is None else str(weights),
+            path,
             use_input_norm=use_input_norm,
             precision=precision,
         )
         try_out(extractor)
     return extractor.to(home)
+
+
+def _path_of(weights: object) -> str | None:
+    if weights is not None and not isinstance(weights, (str, Path)):
+        raise TypeError(f"Argument `weights` must be a path, 'random' or null, but got {shown(weights)}.")
+    if isinstance(weights, Path) and str(weights) == RANDOM:
+        return os.path.join(os.curdir, weights)  # a Path is a file, even one of that name
+    if weights == "":
+        raise ValueError("Argument `weights` must be a path, 'random' or null, but got ''.")
+    return None if weights is None else str(weights)
 
 
 def _builder(model: object) -> _Build:

@@ -157,8 +157,14 @@ class FeatureExtractor(nn.Module):
             )
         # Not when the network is built: moved to a GPU, the weights would take this layout along.
         if self._prefers_channels_last(images) and not self._is_channels_last and not torch.compiler.is_compiling():
-            self.to(memory_format=torch.channels_last)
+            with torch.inference_mode(False):  # tensors made in inference mode could not be trained with later
+                self.to(memory_format=torch.channels_last)
             self._is_channels_last = True
+
+    @property
+    def computes_in_float16(self) -> bool:
+        """Whether gradients on their way through the network have float16's range: asked for, or by ``.half()``."""
+        return self.precision == "float16" or self.mean.dtype == torch.float16
 
     def gains_from_compilation(self, device: torch.device) -> bool:
         """Say whether passes and criterion are faster when they are compiled."""

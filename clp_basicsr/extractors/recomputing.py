@@ -26,7 +26,7 @@ def recompute_blocks(network: nn.Module) -> int:
     """Let each block of ``network`` be a checkpoint, and return how many there are; module names stay as they are."""
     found = list(blocks(network))
     for block in found:
-        block.forward = functools.partial(_forward, block)
+        _be_a_checkpoint(block)
     return len(found)
 
 
@@ -37,6 +37,18 @@ def blocks(network: nn.Module) -> Iterator[nn.Module]:
             yield from (entry for entry in child if any(True for _ in entry.children()))
         else:
             yield from blocks(child)
+
+
+def _be_a_checkpoint(block: nn.Module) -> None:
+    vars(block)["forward"] = functools.partial(_forward, block)
+    # DataParallel's replicas take over what stands in __dict__, and with it the forward of the original.
+    vars(block)["_replicate_for_data_parallel"] = functools.partial(_replicated, block)
+
+
+def _replicated(block: nn.Module) -> Any:
+    replica = type(block)._replicate_for_data_parallel(block)  # type: ignore[no-untyped-call]
+    _be_a_checkpoint(replica)
+    return replica
 
 
 def _forward(block: nn.Module, *arguments: Any, **keywords: Any) -> Any:

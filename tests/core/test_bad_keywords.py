@@ -1,6 +1,7 @@
 """Every keyword that cannot be meant: what it says, what was given, what is allowed, the nearest name."""
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -253,6 +254,18 @@ def test_push_weight_does_not_go_with_a_fixed_margin(push_weight: float) -> None
 @pytest.mark.parametrize("given", [3, True, {"a": 1}, b"file"])
 def test_weights_that_are_no_path(given: object) -> None:
     refused(TypeError, "`weights`", "path", repr(given), model="vgg", weights=given)
+
+
+def test_no_weights_by_accident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for model in ("vgg", "efficientnet_lite0"):
+        refused(ValueError, "`weights`", "path", "''", model=model, weights="")
+        refused(FileNotFoundError, "there is nothing at", "random", model=model, weights=Path("random"))
+
+
+@pytest.mark.parametrize("keywords", [{"push_weight": True}, {"swap": 0}, {"capped": 1.0}])
+def test_numbers_and_flags_are_not_mixed_up(keywords: dict[str, Any]) -> None:
+    refused(ValueError, "must be left out with criterion 'ratio'", criterion="ratio", **keywords)
 
 
 @pytest.mark.parametrize("model", ["vgg", "efficientnet_lite0"])

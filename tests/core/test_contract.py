@@ -52,6 +52,15 @@ def value_and_gradient(loss: nn.Module, images: Images) -> tuple[Tensor, Tensor]
     return value.detach(), torch.autograd.grad(value, images.sr)[0]
 
 
+def test_trains_after_a_first_call_in_inference_mode(loss: CLPLoss, images: Images) -> None:
+    """As in a host that validates before it trains."""
+    expected = value_and_gradient(copy.deepcopy(loss), images)
+    with torch.inference_mode():
+        loss(*(each.detach() for each in images))
+    for seen, wanted in zip(value_and_gradient(loss, images), expected):
+        assert torch.equal(seen, wanted)
+
+
 def test_returns_a_0_dim_tensor(loss: CLPLoss, images: Images) -> None:
     value = loss(*images)
     assert value.shape == ()

@@ -106,6 +106,17 @@ def test_checkpoint_is_copied(network: dict[str, Any], images: Images, copied: A
     assert len(calls) > len(plain)
 
 
+def test_checkpoint_in_a_replica_of_data_parallel(network: dict[str, Any], images: Images) -> None:
+    """torch.nn.parallel.replicate asks each module for its replica and then gives it the other device's tensors."""
+    extractor = CLPLoss(**network, checkpoint=True).extractor
+    found = [block for block in extractor.modules() if "_replicate_for_data_parallel" in vars(block)]
+    for block in found:
+        replica = block._replicate_for_data_parallel()
+        assert vars(replica)["forward"].args == (replica,)
+        assert vars(block)["forward"].args == (block,)
+    assert bool(found) == any(isinstance(module, nn.ModuleList) for module in extractor.modules())
+
+
 class Kept:
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor

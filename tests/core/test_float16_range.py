@@ -105,6 +105,21 @@ def test_gradient_is_that_of_the_features_and_there_is_no_second() -> None:
         seen.sum().backward()
 
 
+def test_the_smallest_gradients_there_are() -> None:
+    given = torch.rand(2, 3, 4, 5, requires_grad=True)
+    (1e-42 * features_in_range(halves, given)["cubes"]).sum().backward()
+    assert given.grad is not None
+    assert bool(given.grad.isfinite().all())
+
+
+def test_half_is_float16_too(images: Images) -> None:
+    """`.half()` on the loss, where it had no gradient at the recipes' weight."""
+    exact = gradient(CLPLoss("efficientnet_lite0", loss_weight=1e-7), images)
+    seen = gradient(CLPLoss("efficientnet_lite0", loss_weight=1e-7).half(), images)
+    assert cosine(seen, exact) > 0.95
+    assert float(seen.double().norm()) == pytest.approx(float(exact.double().norm()), rel=0.05)
+
+
 @pytest.mark.parametrize("upstream", [0.0, float("inf"), float("nan")])
 def test_nothing_and_infinity_stay_what_they_are(upstream: float) -> None:
     """So that a host's scaler for float16 sees that a step has overflowed."""

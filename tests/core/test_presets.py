@@ -77,7 +77,7 @@ def test_pcl(images: tuple[Tensor, ...], vgg_weights: Path) -> None:
     for index, weight in WEIGHTS.items():
         logits = torch.stack([F.cosine_similarity(a[index], each[index], dim=1).mean((1, 2)) for each in (p, n)], 1)
         expected += weight * F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long)).item()
-    assert PRESETS["pcl"]["negatives"] == ["lr", {"type": "blur", "count": 3}]
+    assert PRESETS["pcl"]["negatives"] == ["lr", {"type": "blur", "count": 3, "sigma": [0.1, 2.0]}]
     value = loss_of("pcl", weights=vgg_weights, negatives="lr")(sr, gt, lr).item()
     assert value == pytest.approx(expected / sum(WEIGHTS.values()), rel=1e-3)
 
@@ -87,6 +87,35 @@ def test_what_is_given_beside_a_preset_overrules_it(vgg_weights: Path) -> None:
     assert loss.extractor.use_input_norm
     assert loss.layer_weights == {"relu1_1": 1}
     assert CLPLoss("efficientnet_lite0", preset="aecr", layer_weights={"block1": 1}).extractor.name != "vgg19"
+
+
+@pytest.mark.parametrize(
+    ("preset", "keywords"),
+    [
+        ("pcl", {"criterion": "triplet"}),
+        ("csd", {"criterion": "ratio", "distance": "l1"}),
+        ("aecr", {"criterion": "infonce"}),
+        ("aecr", {"criterion": "triplet", "push_weight": 0.1}),
+    ],
+)
+def test_another_criterion_takes_the_presets_keywords_of_the_old_one_along(
+    preset: str, keywords: dict[str, Any]
+) -> None:
+    shallow: dict[str, Any] = {"weights": "random", "layer_weights": {"relu1_1": 1.0}}
+    plain = {key: value for key, value in PRESETS[preset].items() if key in ("use_input_norm", "input_scale")}
+    seen = CLPLoss(preset=preset, **shallow, **keywords)
+    assert seen.criterion == CLPLoss("vgg", **shallow, **plain, **keywords).criterion
+    assert seen.extractor.use_input_norm is False
+
+
+def test_another_network_takes_the_presets_layers_along() -> None:
+    for loss in (CLPLoss(preset="aecr", model="random_convs"), CLPLoss("random_convs", preset="aecr")):
+        assert loss.layer_weights == CLPLoss("random_convs").layer_weights
+        assert loss.criterion == CLPLoss(preset="aecr", weights="random").criterion
+    assert (
+        CLPLoss(preset="aecr", criterion="batch_ratio", weights="random", model="vgg").layer_weights["relu1_1"]
+        == 1 / 32
+    )
 
 
 @pytest.mark.parametrize("preset", PRESETS)
