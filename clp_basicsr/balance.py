@@ -13,12 +13,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from clp_basicsr.clock import Clock
 from clp_basicsr.gradients import squared_norms
 
 EVERY = 100
-_DECAY = 0.9
-_FIRST = 10  # measured in every one of these, since the mean has nothing to stand on yet
+_FIRST = 10  # measured in every one of these calls, since the mean has nothing to stand on yet
+
+State = dict[str, Any]
+"""``weight``, the mean so far, and ``count``, of how many finite ones; how many ``measurements`` were, and
+in which ``iteration`` the last."""
 
 
 class Balance:
@@ -33,39 +35,53 @@ class Balance:
         """
         self.share = share
         self.cap = cap
-        self.clock = Clock()
-        self.weights: dict[str, Tensor] = {}
-        self.measured: int | None = None
+        self.states: dict[str, State] = {}
 
-    def weight(self, key: str, value: Tensor, sr: Tensor, target: Tensor, model: Any | None) -> Tensor:
+    def weight(self, key: str, iteration: int, value: Tensor, sr: Tensor, target: Tensor, model: Any | None) -> Tensor:
         """Return the weight for this call, 0-dim, detached, on the device of ``value``.
 
         Args:
             key: whose weight it is, among all that are stored in one training state.
+            iteration: of the training, from 1 on.
             value: the loss at weight 1, with its graph.
             sr: the images that ``value`` was computed from.
             target: GT of the same shape.
             model: the host's model; its ``cri_pix`` is the pixel loss, L1 where there is none.
         """
-        weights = _saved_with(model, self.weights)
-        if key in weights:
-            weights[key] = weights[key].to(value.device)
-        differentiable = sr.requires_grad and torch.is_grad_enabled()
-        if differentiable and self._is_due(model, known=key in weights):
-            wanted = self.share * _pixel_over_own(squared_norms(value, sr, target, model))
-            before = weights.get(key, wanted)
-            mean = torch.lerp(wanted, before, _DECAY).clamp(max=self.cap)
-            # A batch that went wrong (NaN in an image, an overflow in the network) must not decide all later ones.
-            weights[key] = torch.where(mean.isnan(), torch.nan_to_num(before, nan=0.0), mean)
-        # Filled there: a number that is brought over from the CPU would make it wait.
-        return weights[key] if key in weights else value.detach().new_full((), self.cap)
+        states = _saved_with(model, self.states)
+        if sr.requires_grad and torch.is_grad_enabled():
+            state = states.setdefault(key, _nothing_yet(value))
+            if _is_due(state, iteration):
+                squares = squared_norms(value, sr, target, model)
+                _include(state, (self.share * _pixel_over_own(squares)).clamp(max=self.cap), iteration)
+        if key not in states:
+            # Filled there: a number that is brought over from the CPU would make the GPU wait.
+            return value.detach().new_full((), self.cap)
+        weight: Tensor = states[key]["weight"].to(value.device)
+        return weight
 
-    def _is_due(self, model: Any | None, known: bool) -> bool:
-        iteration = self.clock.read(model)
-        due = not known or self.measured is None or iteration <= _FIRST or iteration - self.measured >= EVERY
-        if due:
-            self.measured = iteration
-        return due
+
+def _nothing_yet(value: Tensor) -> State:
+    zero = value.detach().new_zeros(())
+    return {"weight": zero, "count": zero.clone(), "measurements": 0, "iteration": 0}
+
+
+def _is_due(state: State, iteration: int) -> bool:
+    return state["measurements"] < _FIRST or not 0 <= iteration - state["iteration"] < EVERY
+
+
+def _include(state: State, wanted: Tensor, iteration: int) -> None:
+    """Take a measurement into the mean, which is even over the first `_FIRST` and then forgets slowly."""
+    weight, count = (state[name].to(wanted.device) for name in ("weight", "count"))
+    # A batch that went wrong (NaN in an image, an overflow in the network) must not decide all later ones.
+    count = count + wanted.isfinite()
+    mean = torch.lerp(weight, wanted, 1 / count.clamp(min=1, max=_FIRST))
+    state |= {
+        "weight": torch.where(wanted.isfinite(), mean, weight),
+        "count": count,
+        "measurements": state["measurements"] + 1,
+        "iteration": iteration,
+    }
 
 
 def _pixel_over_own(squares: Tensor) -> Tensor:
@@ -74,10 +90,10 @@ def _pixel_over_own(squares: Tensor) -> Tensor:
     return (squares[0] / squares[1].clamp(min=torch.finfo(squares.dtype).tiny)).sqrt()
 
 
-def _saved_with(model: Any | None, otherwise: dict[str, Tensor]) -> MutableMapping[str, Tensor]:
+def _saved_with(model: Any | None, otherwise: dict[str, State]) -> MutableMapping[str, State]:
     """Return a mapping that a resume restores: part of a scheduler, which BasicSR saves attribute by attribute."""
     schedulers = getattr(model, "schedulers", None)
     if not schedulers:
         return otherwise
-    saved: dict[str, Tensor] = vars(schedulers[0]).setdefault("clp_weights", {})
+    saved: dict[str, State] = vars(schedulers[0]).setdefault("clp_balance", {})
     return saved

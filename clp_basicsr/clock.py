@@ -11,20 +11,23 @@ def tell(model: Any, iteration: int) -> None:
 
 
 class Clock:
-    """Reads what a model was told, or its schedulers; where there are none it counts how often it was asked."""
+    """Reads what a model was told, or its schedulers; where there are none it counts its ticks."""
 
     def __init__(self) -> None:
-        """Start at 0."""
-        self.asked = 0
+        """Start before the first tick."""
+        self.ticks = 0
+
+    def tick(self) -> None:
+        """Count a call that trains."""
+        self.ticks += 1
 
     def read(self, model: Any | None) -> int:
         """Return the iteration of ``model``, from 1 on.
 
         Losses and their buffers are not part of BasicSR's training state, its schedulers are.
         """
-        self.asked += 1
         told: int | None = getattr(model, "_clp_iteration", None)
         if told is not None:
             return told
         schedulers = getattr(model, "schedulers", None)
-        return int(schedulers[0].last_epoch) + 1 if schedulers else self.asked
+        return int(schedulers[0].last_epoch) + 1 if schedulers else max(1, self.ticks)

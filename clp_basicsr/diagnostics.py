@@ -151,8 +151,8 @@ class Probe:
 
     def begin(self, target: Tensor) -> bool:
         """Count a call and return whether its layers are to be measured; ``target`` is GT as the network gets it."""
-        if torch.compiler.is_compiling():  # a count would mean a compilation for every call
-            return False
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return False  # a count would mean a compilation for every call; a validation is no part of the training
         self.calls += 1
         if self.calls % EVERY != 1:
             return False

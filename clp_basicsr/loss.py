@@ -13,6 +13,7 @@ from torch import Tensor
 from clp_basicsr import arguments
 from clp_basicsr.balance import Balance
 from clp_basicsr.binding import BoundModule
+from clp_basicsr.clock import Clock
 from clp_basicsr.compiling import EAGER, Functions, compiled
 from clp_basicsr.criteria import Terms, build_criterion, is_mean_over_images
 from clp_basicsr.diagnostics import Diagnostics, Probe
@@ -21,7 +22,15 @@ from clp_basicsr.extractors.base import PRECISIONS, FeatureExtractor
 from clp_basicsr.float16_range import features_in_range
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import as_rgb, at_least_float32, check_images, check_tensor
-from clp_basicsr.negatives import Negative, Source, Step, build_sources, for_rehearsal, upsampled_lr
+from clp_basicsr.negatives import (
+    Negative,
+    Source,
+    Step,
+    build_sources,
+    depend_on_the_iteration,
+    for_rehearsal,
+    upsampled_lr,
+)
 from clp_basicsr.negatives.batch import OtherImages
 from clp_basicsr.parts import evaluate_in_parts, merged
 from clp_basicsr.presets import with_presets
@@ -40,9 +49,9 @@ class Summary(NamedTuple):
 class CLPLoss(BoundModule):
     """Pulls SR towards GT and pushes it away from LR, in the feature space of a frozen network.
 
-    With the default ``margin="relative"`` the value is about 2 x ``loss_weight`` where SR equals
-    the upsampled LR, 0 only where it equals GT, and of the same scale in every layer, crop size
-    and network.
+    With the default ``margin="relative"`` the value is about 0.9 (1 + ``push_weight``) x ``loss_weight``
+    where SR equals the upsampled LR, 0 only where SR's features equal GT's, and of the same scale in every
+    layer, crop size and network.
 
     Example:
         >>> loss = CLPLoss(model="vgg", loss_weight=0.1)
@@ -54,7 +63,7 @@ class CLPLoss(BoundModule):
     @with_presets
     def __init__(
         self,
-        model: str = "dinov2",
+        model: str | Path = "dinov2",
         *,
         preset: str | None = None,
         weights: str | Path | None = None,
@@ -166,6 +175,9 @@ class CLPLoss(BoundModule):
         }
         self.criterion = build_criterion(criterion, distance, options)
         self.sources = build_sources(negatives)
+        self.clock = Clock()
+        timeless = self.schedule.always_full and share is None and not depend_on_the_iteration(self.sources)
+        self._counts = not timeless  # under torch.compile each new count could mean a new graph
         given_weights = arguments.layer_weights(layer_weights)
         self.extractor = build_extractor(
             model,
@@ -183,6 +195,7 @@ class CLPLoss(BoundModule):
             self._check_that_images_stand_alone()
         chosen_weights = given_weights or self.extractor.default_layer_weights
         self.layer_weights = {layer: chosen_weights[layer] for layer in self.extractor.layers}
+        self._key = repr((self.extractor.name, self.layer_weights, criterion, distance, options, share))
         self.summary: Summary | None = None
         self._evaluated = False
         self._probe = Probe() if arguments.flag("diagnostics", diagnostics) else None
@@ -204,7 +217,9 @@ class CLPLoss(BoundModule):
             ValueError: if shapes, channels, sizes or devices do not fit, or ``lr`` is None and the
                 loss is bound to no model that has one.
         """
-        strength = 1.0 if self.schedule.always_full else self.schedule.strength(self.bound_model())
+        if self._counts and torch.is_grad_enabled() and getattr(sr, "requires_grad", False):
+            self.clock.tick()
+        strength = self.schedule.strength(self._iteration())
         if not strength:
             self.rehearse(sr, target, lr)
             return (sr * 0).sum().float()  # in the graph of every parameter, as DistributedDataParallel wants it
@@ -260,7 +275,7 @@ class CLPLoss(BoundModule):
         def maps_of(images: Tensor) -> dict[str, Tensor]:
             return self.features(images, run.run_anchors)
 
-        return features_in_range(maps_of, sr) if self.extractor.precision == "float16" else maps_of(sr)
+        return features_in_range(maps_of, sr) if self.extractor.computes_in_float16 else maps_of(sr)
 
     def rehearse(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> None:
         """Evaluate without a trace what was never evaluated yet, so that what cannot work is said early.
@@ -319,7 +334,7 @@ class CLPLoss(BoundModule):
         upsampled = upsampled_lr(
             lr, target, align_corners=self.align_corners, invert_equal_pixels=self.invert_equal_pixels
         )
-        step = Step(target, lr, upsampled, given_lr, self.prepared, self.bound_model)
+        step = Step(target, lr, upsampled, given_lr, self.prepared, self.bound_model, self._iteration())
         drawn = [negative for source in (self.sources if sources is None else sources) for negative in source(step)]
         if not drawn:
             raise ValueError(
@@ -358,7 +373,10 @@ class CLPLoss(BoundModule):
     def _full_weight(self, value: Tensor, sr: Tensor, target: Tensor) -> float | Tensor:
         if self.balance is None:
             return self.loss_weight
-        return self.balance.weight(self.extractor.name, value, sr, target, self.bound_model())
+        return self.balance.weight(self._key, self._iteration(), value, sr, target, self.bound_model())
+
+    def _iteration(self) -> int:
+        return self.clock.read(self.bound_model()) if self._counts else 1
 
     def _summarise(self, terms: list[Terms]) -> Summary:
         weights = list(self.layer_weights.values())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from clp_basicsr import arguments
-from clp_basicsr.clock import Clock
 
 
 @dataclass
@@ -15,7 +13,6 @@ class Schedule:
 
     start_iter: int = 0
     warmup_iter: int = 0
-    clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -27,7 +24,9 @@ class Schedule:
         """Whether there is nothing to schedule."""
         return not self.start_iter and not self.warmup_iter
 
-    def strength(self, model: Any | None) -> float:
-        """Return the share of the full weight in this iteration of ``model``, in [0, 1]."""
-        since = self.clock.read(model) - self.start_iter
+    def strength(self, iteration: int) -> float:
+        """Return the share of the full weight in an iteration, which count from 1 on; in [0, 1]."""
+        if self.always_full:
+            return 1.0
+        since = iteration - self.start_iter
         return min(1.0, max(0, since) / max(1, self.warmup_iter))

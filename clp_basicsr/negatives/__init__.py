@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,16 @@ from clp_basicsr.negatives.lagged import LaggedNetwork
 from clp_basicsr.negatives.lr import UpsampledLR, upsampled_lr
 from clp_basicsr.negatives.supplied import Supplied
 
-__all__ = ["SOURCES", "Negative", "Source", "Step", "build_sources", "for_rehearsal", "upsampled_lr"]
+__all__ = [
+    "SOURCES",
+    "Negative",
+    "Source",
+    "Step",
+    "build_sources",
+    "depend_on_the_iteration",
+    "for_rehearsal",
+    "upsampled_lr",
+]
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "lr": UpsampledLR,
@@ -44,7 +54,14 @@ def build_sources(given: object) -> list[Source]:
     entries = given if isinstance(given, (list, tuple)) else [given]
     if not entries:
         raise ValueError("Argument `negatives` must name at least one source, but got none.")
-    return [_build(entry) for entry in entries]
+    sources = [_build(entry) for entry in entries]
+    _tell_twins_apart(sources)
+    return sources
+
+
+def depend_on_the_iteration(sources: Sequence[Source]) -> bool:
+    """Say whether any of ``sources`` gives something else in another iteration, of the same images."""
+    return not all(isinstance(source, (UpsampledLR, Supplied, OtherImages)) for source in sources)
 
 
 def for_rehearsal(sources: list[Source]) -> list[Source]:
@@ -54,6 +71,16 @@ def for_rehearsal(sources: list[Source]) -> list[Source]:
         if isinstance(source, LaggedNetwork):
             source.start = 0
     return copies
+
+
+def _tell_twins_apart(sources: list[Source]) -> None:
+    """Let sources of the same kind and seed draw differently."""
+    seen: Counter[tuple[type, int]] = Counter()
+    for source in sources:
+        draws = getattr(source, "draws", None)
+        if draws is not None:
+            draws.twin = seen[type(source), draws.seed]
+            seen[type(source), draws.seed] += 1
 
 
 def _build(entry: object) -> Source:

@@ -12,6 +12,7 @@ from torch import Tensor
 from clp_basicsr import arguments
 from clp_basicsr.images import resize_to
 from clp_basicsr.negatives.base import MOST, Negative, Step
+from clp_basicsr.negatives.draws import Draws
 
 
 class DegradedLR:
@@ -41,17 +42,18 @@ class DegradedLR:
         if self.scale[1] > 1 or self.scale[0] <= 0:
             raise ValueError(f"Argument `scale` must be above 0 and up to 1, but got {list(scale)}.")
         self.noise = arguments.interval("noise", noise)
-        self.random = np.random.default_rng(arguments.count("seed", seed, zero_allowed=True))
+        self.draws = Draws(seed)
 
     def __call__(self, step: Step) -> list[Negative]:
         """Return the degraded copies at the size of GT."""
-        return [Negative(self._degraded(step)) for _ in range(self.count)]
+        random = self.draws.at(step.iteration)
+        return [Negative(self._degraded(step, random)) for _ in range(self.count)]
 
-    def _degraded(self, step: Step) -> Tensor:
+    def _degraded(self, step: Step, random: np.random.Generator) -> Tensor:
         height, width = step.lr.shape[-2:]
-        scale = self.random.uniform(*self.scale)
+        scale = random.uniform(*self.scale)
         size = max(1, round(height * scale)), max(1, round(width * scale))
         images = F.interpolate(step.lr, size=size, mode="area")
-        noise = self.random.standard_normal(images.shape, dtype=np.float32) * self.random.uniform(*self.noise)
+        noise = random.standard_normal(images.shape, dtype=np.float32) * random.uniform(*self.noise)
         images = images + torch.from_numpy(np.asarray(noise)).to(images.device, images.dtype, non_blocking=True)
         return resize_to(images, (step.target.shape[-2], step.target.shape[-1]))

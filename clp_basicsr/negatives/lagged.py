@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr import arguments
-from clp_basicsr.clock import Clock
 from clp_basicsr.images import check_batch, check_tensor
 from clp_basicsr.messages import shown
 from clp_basicsr.negatives.base import Negative, Step
@@ -42,8 +42,8 @@ class LaggedNetwork:
             raise ValueError(f"Argument `decay` must be below 1, else the copy never changes, but got {shown(decay)}.")
         self.start = arguments.count("start", start, zero_allowed=True)
         self.network: nn.Module | None = None
+        self.of: weakref.ref[nn.Module] | None = None
         self.refreshed = 0
-        self.clock = Clock()
 
     def __call__(self, step: Step) -> list[Negative]:
         """Return the copy's output, or nothing before ``start``.
@@ -52,12 +52,10 @@ class LaggedNetwork:
             TypeError: if what its ``net_g`` returns is no dense floating point tensor.
             ValueError: if there is no model with a ``net_g``, or its output does not have GT's size.
         """
-        model = step.find_model()
-        current = _network_of(model)
-        iteration = self.clock.read(model)
-        if iteration < self.start:
+        current = _network_of(step.find_model())
+        if step.iteration < self.start:
             return []
-        output = self._refreshed(current, iteration)(step.given_lr)
+        output = self._refreshed(current, step.iteration)(step.given_lr)
         check_tensor("net_g(lq)", output)
         frames = output.flatten(0, 1) if output.dim() == 5 else output
         check_batch("net_g(lq)", frames)
@@ -69,9 +67,12 @@ class LaggedNetwork:
             )
         return [Negative(images)]
 
+    @torch.inference_mode(False)  # what a first validation makes, a training changes
+    @torch.no_grad()
     def _refreshed(self, current: nn.Module, iteration: int) -> nn.Module:
-        if self.network is None:
-            self.network = copy.deepcopy(current).eval().requires_grad_(False)
+        if self.network is None or self.of is None or self.of() is not current:
+            self.network = _copied(current)
+            self.of = weakref.ref(current)
             self.refreshed = iteration
         elif iteration - self.refreshed >= self.every:
             for old, new in zip(_tensors(self.network), _tensors(current)):
@@ -81,7 +82,16 @@ class LaggedNetwork:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the copy out: it belongs to a run."""
-        return {**self.__dict__, "network": None}
+        return {**self.__dict__, "network": None, "of": None}
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    # After a forward pass torch.nn.utils.weight_norm and spectral_norm leave results in their modules, which torch
+    # does not copy, since they are part of a graph.
+    results = (value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    memo: dict[int, Any] = {id(value): value.detach().clone() for value in results if not value.is_leaf}
+    copied: nn.Module = copy.deepcopy(network, memo)
+    return copied.eval().requires_grad_(False)
 
 
 def _tensors(network: nn.Module) -> Iterator[Tensor]:

@@ -1,6 +1,7 @@
 """`auto_weight`: the loss's gradient at the SR image as a share of the pixel loss's."""
 
 import copy
+import io
 from types import SimpleNamespace
 from typing import Any
 
@@ -88,18 +89,58 @@ def test_measured_often_at_first_and_then_every_so_many_iterations() -> None:
     assert measured == [*range(1, 11), 10 + EVERY]
 
 
-def test_weight_is_a_moving_average() -> None:
+def test_weight_is_an_even_mean_at_first_and_then_a_moving_average() -> None:
+    single = {}
+    for scale in (1.0, 0.3):
+        alone = loss_with(auto_weight=SHARE).bind(owner := Model())
+        alone(leaf(scale), GT, LR)
+        assert owner.pixel_calls
+        single[scale] = float(alone.weight)
+    model, loss, seen = Model(), loss_with(auto_weight=SHARE), []
+    for iteration in (*range(1, 11), 10 + EVERY):
+        seen.append(0.3 if iteration % 2 else 1.0)
+        loss.bind(model.at(iteration))(leaf(seen[-1]), GT, LR)
+        even = sum(single[scale] for scale in seen[:10]) / len(seen[:10])
+        expected = even if len(seen) <= 10 else 0.9 * even + 0.1 * single[seen[-1]]
+        assert float(loss.weight) == pytest.approx(expected, rel=1e-4)
+
+
+def test_measured_as_often_behind_a_late_start() -> None:
     model = Model()
-    loss = loss_with(auto_weight=SHARE).bind(model)
-    owners = [Model(), Model()]
-    values = []
-    for owner, scale in zip(owners, (1.0, 0.3)):
-        single = loss_with(auto_weight=SHARE).bind(owner)
-        single(leaf(scale), GT, LR)
-        values.append(float(single.weight))
-    loss(leaf(1.0), GT, LR)
-    loss.bind(model.at(2))(leaf(0.3), GT, LR)
-    assert float(loss.weight) == pytest.approx(0.9 * values[0] + 0.1 * values[1], rel=1e-4)
+    loss, measured = loss_with(auto_weight=SHARE, start_iter=500), []
+    for iteration in (1, 500, *range(501, 520)):
+        before = model.pixel_calls
+        loss.bind(model.at(iteration))(leaf(), GT, LR)
+        if model.pixel_calls > before:
+            measured.append(iteration)
+    assert measured == list(range(501, 511))
+
+
+def test_a_dead_loss_has_the_cap_and_no_more() -> None:
+    """Its gradient is 0, and what is divided by it infinite."""
+    model = Model()
+    model.cri_pix = lambda sr, target: F.l1_loss(sr, target, reduction="sum")  # type: ignore[method-assign]
+    loss, weights = loss_with(auto_weight=SHARE, margin=1e-3, loss_weight=0.5), []
+    for scale in (1e-4, 1e-4, 1.0):
+        assert loss.bind(model)(leaf(scale), GT, LR).isfinite()
+        weights.append(float(loss.weight))
+    assert weights[:2] == [0.5, 0.5]
+    assert 0 < weights[2] <= 0.5
+
+
+def test_losses_of_one_network_have_weights_of_their_own() -> None:
+    model = Model()
+    keywords: list[dict[str, Any]] = [
+        {"auto_weight": 1.0},
+        {"auto_weight": 1e-3},
+        {"auto_weight": 1.0, "margin": 1.0},
+        {"auto_weight": 1.0, "distance": "l1"},
+    ]
+    alone = [loss_with(**each) for each in keywords]
+    together = [loss_with(**each).bind(model) for each in keywords]
+    model.cri_pix = F.l1_loss  # type: ignore[method-assign]
+    for one, other in zip(alone, together):
+        assert other(leaf(), GT, LR).item() == pytest.approx(one(leaf(), GT, LR).item(), rel=1e-5)
 
 
 def test_saved_with_the_scheduler() -> None:
@@ -111,14 +152,35 @@ def test_saved_with_the_scheduler() -> None:
     loss(leaf(), GT, LR)
     weight = float(loss.weight)
 
-    saved = copy.deepcopy(model.schedulers[0].state_dict())
+    file = io.BytesIO()
+    torch.save(model.schedulers[0].state_dict(), file)
+    file.seek(0)
     heir = Model()
     heir.schedulers = [torch.optim.lr_scheduler.MultiStepLR(optimizer, [5])]
-    heir.schedulers[0].load_state_dict(saved)
+    heir.schedulers[0].load_state_dict(torch.load(file, weights_only=True))
     resumed = loss_with(auto_weight=SHARE).bind(heir)
     with torch.no_grad():  # measures nothing: what it uses is what was saved
         resumed(leaf(), GT, LR)
     assert float(resumed.weight) == pytest.approx(weight)
+
+
+def test_resumed_it_measures_in_the_same_iterations() -> None:
+    weights: list[list[float]] = []
+    for stop in (None, 13):
+        optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))])
+        model, loss = Model(), loss_with(auto_weight=SHARE)
+        model.schedulers = [torch.optim.lr_scheduler.MultiStepLR(optimizer, [500])]
+        weights.append([])
+        for iteration in (*range(1, 20), 10 + EVERY, 11 + EVERY):
+            if iteration == stop:
+                state = copy.deepcopy(model.schedulers[0].state_dict())
+                model, loss = Model(), loss_with(auto_weight=SHARE)
+                model.schedulers = [torch.optim.lr_scheduler.MultiStepLR(optimizer, [500])]
+                model.schedulers[0].load_state_dict(state)
+            loss.bind(model.at(iteration))(leaf(1 / (1 + iteration % 7)), GT, LR)
+            weights[-1].append(float(loss.weight))
+    assert weights[0] == weights[1]
+    assert len(set(weights[0])) == 11
 
 
 @pytest.mark.parametrize("sr", [GT, torch.zeros_like(GT)])
@@ -143,8 +205,9 @@ def test_a_spoilt_batch_does_not_decide_the_later_ones(spoilt: int) -> None:
     right = loss_with(auto_weight=SHARE).bind(other := Model())
     right(leaf(), GT, LR)
     assert other.pixel_calls
-    assert 0 < weights[-1] <= float(right.weight) * (1 + 1e-5)
-    assert spoilt == 1 or weights[1] == weights[0]
+    expected = [float(right.weight)] * 4
+    expected[0] *= spoilt != 1  # nothing is known yet
+    assert weights == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("given", "kind"), [(0, ValueError), (-1, ValueError), ("0.1", TypeError), (True, TypeError)])

@@ -163,6 +163,17 @@ def test_a_single_crop_with_a_large_gradient_is_no_reason_to_warn(monkeypatch: p
     assert warned == [False, False, False, False, True, True]
 
 
+def test_a_validation_is_not_measured() -> None:
+    loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1})
+    loss(HALF, GT, LR)
+    assert loss.diagnostics is not None
+    told = loss.diagnostics.read()
+    with torch.no_grad():
+        for _ in range(EVERY):
+            loss(GT, GT, LR)
+    assert loss.diagnostics.read().layers == told.layers
+
+
 def test_measured_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1})
     seen = []

@@ -43,7 +43,8 @@ SR = (0.5 * GT + 0.5 * UPSAMPLED).requires_grad_()
 
 
 def step(model: Model | None = None) -> Step:
-    return Step(GT, LR, UPSAMPLED, LR, lambda images: images, lambda: model)
+    iteration = model.schedulers[0].last_epoch + 1 if model else 1
+    return Step(GT, LR, UPSAMPLED, LR, lambda images: images, lambda: model, iteration)
 
 
 def drawn(given: Any, model: Model | None = None) -> list[Tensor]:
@@ -75,6 +76,37 @@ def test_every_image_is_blurred_by_its_own_kernel() -> None:
     assert len(different) == 6
     assert all(torch.equal(*pair) for pair in zip(drawn(same), drawn(same)))  # seeded
     assert not torch.equal(drawn(same)[0], drawn({**same, "seed": 1})[0])
+
+
+def gradient_norm(loss: CLPLoss, model: Model) -> float:
+    return float(torch.autograd.grad(loss.bind(model)(SR, GT, LR), SR)[0].norm())
+
+
+def test_blur_leaves_no_image_as_it_is() -> None:
+    """A negative that is GT has no gap, and what is measured in gaps explodes."""
+    model, loss = Model(), loss_with("blur")
+    norms = [gradient_norm(loss, model.at(iteration)) for iteration in range(1, 60)]
+    assert max(norms) < 5 * np.median(norms)
+
+
+@pytest.mark.parametrize("kind", ["blur", "degraded"])
+def test_what_is_drawn_differs_by_iteration_source_and_process_and_comes_again(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model()
+
+    def images_of(sources: list[Any], iteration: int) -> list[Tensor]:
+        return [negative.images for source in sources for negative in source(step(model.at(iteration)))]
+
+    twins = build_sources([kind, kind, {"type": kind, "seed": 1}])
+    seen = [image for iteration in (1, 2) for image in images_of(twins, iteration)]
+    seen += images_of(twins[:1], 2)  # another micro-batch of the same iteration
+    resumed = images_of(build_sources([kind, kind, {"type": kind, "seed": 1}]), 2)
+    assert all(torch.equal(*pair) for pair in zip(resumed, seen[3:6]))
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    seen += images_of(build_sources([kind]), 1)
+    assert len({tuple(images.flatten()[:50].tolist()) for images in seen}) == len(seen) == 8
 
 
 def test_blur_takes_detail_away() -> None:
@@ -182,14 +214,45 @@ def test_lagged_is_the_copys_output_and_leaves_the_network_alone() -> None:
 def test_lagged_without_schedulers_counts_calls() -> None:
     model = Model()
     del model.schedulers
-    (source,) = build_sources([{"type": "lagged", "every": 2}])
-    seen = []
+    model.lq = LR
+    loss, seen = loss_with({"type": "lagged", "every": 2}).bind(model), []
     for value in (1.0, 2.0, 3.0):
         with torch.no_grad():
             model.net_g[0].weight.fill_(value)
-        source(step(model))
-        seen.append(source.network[0].weight.mean().item())  # type: ignore[attr-defined]
+        loss(SR, GT)
+        seen.append(loss.sources[0].network[0].weight.mean().item())  # type: ignore[attr-defined]
     assert seen == [1.0, 1.0, 3.0]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_lagged_copies_networks_whose_weights_are_computed(norm: Any) -> None:
+    model = Model()
+    model.net_g[0] = norm(model.net_g[0])
+    expected = model.net_g(LR)  # leaves its result, a part of a graph, in the module
+    expected = model.net_g.eval()(LR).clamp(0, 1).detach()
+    model.net_g.train()
+    (made,) = drawn("lagged", model)
+    torch.testing.assert_close(made, expected)
+
+
+def test_lagged_follows_the_model_that_the_loss_is_bound_to() -> None:
+    first, second = Model(), Model()
+    with torch.no_grad():
+        second.net_g[0].weight.add_(0.1)
+    loss = loss_with("lagged")
+    values = [loss.bind(model)(SR, GT, LR).item() for model in (first, second, first)]
+    assert values[1] == loss_with("lagged").bind(second)(SR, GT, LR).item()
+    assert values[0] == values[2] != values[1]
+
+
+def test_lagged_goes_on_after_a_first_validation_in_inference_mode() -> None:
+    model = Model()
+    loss = loss_with({"type": "lagged", "every": 1}).bind(model)
+    with torch.inference_mode():
+        loss(SR.detach(), GT, LR)
+    for iteration in (2, 3):
+        assert loss.bind(model.at(iteration))(SR, GT, LR).isfinite()
 
 
 def test_a_rehearsal_has_negatives_that_start_later_and_leaves_no_trace() -> None:

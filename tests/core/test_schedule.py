@@ -58,6 +58,16 @@ def test_without_a_model_it_counts_its_calls() -> None:
     assert [loss(SR, GT, LR).item() / FULL for _ in range(5)] == pytest.approx([0, 0, 0.5, 1, 1], rel=1e-5)
 
 
+def test_a_validation_does_not_count() -> None:
+    loss, seen = loss_with(start_iter=2, warmup_iter=2), []
+    for _ in range(5):
+        seen.append(loss(SR, GT, LR).item() / FULL)
+        with torch.no_grad():
+            assert loss(SR, GT, LR).item() == pytest.approx(seen[-1] * FULL)
+        assert loss(SR.detach(), GT, LR).item() == pytest.approx(seen[-1] * FULL)
+    assert seen == pytest.approx([0, 0, 0.5, 1, 1], rel=1e-5)
+
+
 def test_before_the_start_it_costs_nothing_after_the_first_call_and_says_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
