@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("train", "train with BasicSR"), ("test", "test with BasicSR")):
-        commands.add_parser(name, help=f"{text}: -opt FILE, BasicSR's own flags, --import PACKAGE", add_help=False)
+        commands.add_parser(name, help=f"{text}: -opt FILE [--auto_resume …] [--import PACKAGE]", add_help=False)
     demo = commands.add_parser("demo", help="train a small x4 network on scikit-image's photos, about three minutes")
     demo.add_argument("--model", default="efficientnet_lite0", help="the loss's network (default: %(default)s)")
     demo.add_argument("--weights", help="its weights: a file, a checkpoint folder, or 'random'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,6 +81,23 @@ def test_second_run_continues_and_fresh_keeps_the_earlier_one(finished: tuple[Pa
     (earlier,) = (folder / "experiments").glob(f"{RUN.name}_archived_*")
     assert (earlier / "training_states/9.state").is_file()
     assert not (folder / RUN / "training_states/9.state").exists()
+
+
+def test_the_file_for_images_without_gt_upsamples_them(finished: tuple[Path, str]) -> None:
+    page = (Path(__file__).parents[1] / "docs/basicsr.md").read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "SingleImageDataset" in block]
+    folder, _ = finished
+    (folder / "upsample.yml").write_text(block)
+    command = [sys.executable, "-m", "clp_basicsr.cli", "test", "-opt", "upsample.yml"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    small, large = (Image.open(folder / path) for path in ("datasets/clp_demo/val/lr/chelsea.png", _upsampled(folder)))
+    assert large.size == tuple(4 * side for side in small.size)
+
+
+def _upsampled(folder: Path) -> Path:
+    (path,) = (folder / "results/upsampled/visualization/photos").glob("chelsea*.png")
+    return path
 
 
 def test_ctrl_c_leaves_a_state_that_the_same_command_continues(tmp_path: Path) -> None:

@@ -19,12 +19,19 @@ from clp_basicsr.pictures.canvas import check_matplotlib
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("--contenders", nargs="+", default=list(DEFAULT), help="what to measure (default: all)")
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        default=list(DEFAULT),
+        help="what to measure, such as vgg, vgg:bfloat16, perceptual (default: a dozen)",
+    )
     parser.add_argument("--batch", nargs="+", type=int, default=[2], help="batch sizes (default: 2)")
     parser.add_argument("--size", nargs="+", type=int, default=[128], help="crop sizes in pixels (default: 128)")
     parser.add_argument("--rounds", type=int, default=10, help="rounds in which all take turns (default: 10)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the CPU (default: 1)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: cuda where there is a GPU"
+    )
     parser.add_argument("--step", choices=list(training.NETWORKS), help="a whole training step of this network instead")
     parser.add_argument("--count", action="store_true", help="count arithmetic and memory instead, for any device")
     parser.add_argument("--scaling", action="store_true", help="time against batch, crop, negatives, layers instead")

@@ -10,7 +10,9 @@ options ask for them. Any subclass is covered, imported before or after.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
@@ -68,6 +70,11 @@ def register() -> None:
         base_model = importlib.import_module(_BASE_MODEL_MODULE)
         registry = importlib.import_module(_REGISTRY_MODULE)
     except ModuleNotFoundError as error:
+        if error.name == _REGISTRY_MODULE:
+            raise ImportError(
+                "This BasicSR has no registries: it is older than 1.3, or a fork that is. `type: CLPLoss` cannot be "
+                "registered there; build the loss in its code: loss = clp_basicsr.CLPLoss(…); loss(sr, gt, lr)."
+            ) from error
         if error.name != "basicsr":
             raise
         raise ImportError(
@@ -83,7 +90,14 @@ def _fill_functional_tensor(module: ModuleType) -> None:
     """Give basicsr/data/degradations.py the one function it imports from a module torchvision dropped."""
     from torchvision.transforms.functional import rgb_to_grayscale
 
+    def of_its_successor(name: str) -> Any:
+        # For others who look for the old module first, and would take this one for it.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(importlib.import_module("torchvision.transforms._functional_tensor"), name)
+
     module.rgb_to_grayscale = rgb_to_grayscale  # type: ignore[attr-defined]
+    module.__getattr__ = of_its_successor  # type: ignore[method-assign]
 
 
 def _register(registry_module: ModuleType) -> None:
@@ -96,12 +110,20 @@ def _attach(base_model_module: ModuleType) -> None:
 
 
 def _register_dataset(_: ModuleType) -> None:
-    importlib.import_module(_DATASET_MODULE)
+    if _has_registries():
+        importlib.import_module(_DATASET_MODULE)
 
 
 def _attach_to_sr_model(sr_model_module: ModuleType) -> None:
+    if not _has_registries():
+        return
     basicsr_metrics.keep_shown(sr_model_module)
     importlib.import_module(_DATASET_MODULE).keep_negatives(sr_model_module)
+
+
+def _has_registries() -> bool:
+    """Say whether this is a BasicSR of 1.3 or later; forks from before (NAFNet, Restormer) are left as they are."""
+    return importlib.util.find_spec(_REGISTRY_MODULE) is not None
 
 
 def _warn(message: str) -> None:

@@ -73,8 +73,8 @@ def keep_negatives(sr_model_module: ModuleType) -> None:
         return
 
     @functools.wraps(original)
-    def feed_data(self: Any, data: dict[str, Any]) -> None:
-        original(self, data)
+    def feed_data(self: Any, data: dict[str, Any], *more: Any, **named: Any) -> None:
+        original(self, data, *more, **named)
         if "neg" in data:
             self.neg = data["neg"].to(self.device)
 

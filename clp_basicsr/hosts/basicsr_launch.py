@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -85,6 +86,7 @@ def _run(module_name: str, pipeline: str, arguments: Sequence[str]) -> None:
         # BasicSR writes the command line into its copy of the option file.
         imports = "".join(f" --import {name}" for name in extensions)
         stack.enter_context(_command_line(f"{module_name} (by clp_basicsr{imports})", arguments))
+        stack.enter_context(_found_by_workers())
         stack.enter_context(named_if_it_needs_a_gpu())
         stack.enter_context(named_if_the_disk_is_full())
         for owner, name, substitute in _substitutes(module):
@@ -121,6 +123,20 @@ def _option_file(arguments: Sequence[str]) -> Path | None:
 def _command_line(program: str, arguments: Sequence[str]) -> Iterator[None]:
     """BasicSR parses `sys.argv` itself."""
     with replaced(sys, "argv", [program, *arguments]):
+        yield
+
+
+@contextmanager
+def _found_by_workers() -> Iterator[None]:
+    """Let the data loader's workers import this package first, also where pip's .exe started this process (Windows).
+
+    That is a zip file with a ``__main__``, which multiprocessing does not import again in a new process; without
+    the import hook BasicSR's data sets, sent to the worker, cannot be imported there.
+    """
+    main_module = sys.modules["__main__"]
+    name = getattr(getattr(main_module, "__spec__", None), "name", "")
+    spec = importlib.util.find_spec("clp_basicsr.train") if name == "__main__" else main_module.__spec__
+    with replaced(main_module, "__spec__", spec):
         yield
 
 

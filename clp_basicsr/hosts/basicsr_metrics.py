@@ -122,12 +122,14 @@ METRICS = (calculate_clp_pull, calculate_feature_distance, calculate_pyiqa)
 
 
 def register(metrics_module: ModuleType) -> None:
-    """Register `METRICS`, all or none; again changes nothing.
+    """Register `METRICS`, all or none; again, or where there is no registry, changes nothing.
 
     Raises:
         ValueError: if a name is taken by another function.
     """
-    registry = metrics_module.METRIC_REGISTRY
+    registry = getattr(metrics_module, "METRIC_REGISTRY", None)
+    if registry is None:
+        return  # a fork of BasicSR from before its registries
     for metric in METRICS:
         taken = registry.get(metric.__name__) if metric.__name__ in registry else metric
         if (taken.__module__, taken.__qualname__) != (metric.__module__, metric.__qualname__):

@@ -15,6 +15,7 @@ from torch import Tensor
 from clp_basicsr import arguments
 from clp_basicsr.hosts.holders import held_losses
 from clp_basicsr.inspection import inspect
+from clp_basicsr.messages import reason
 from clp_basicsr.pictures.canvas import check_matplotlib, pixels
 from clp_basicsr.pictures.sheet import draw_sheet
 
@@ -47,20 +48,27 @@ def _checking(original: Any) -> Any:
 
 def _drawing(original: Any, warn: Warn) -> Any:
     @functools.wraps(original)
-    def validation(self: Any, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool = False) -> Any:
+    def validation(self: Any, dataloader: Any, current_iter: Any, tb_logger: Any, *more: Any, **named: Any) -> Any:
+        def as_it_is() -> Any:
+            return original(self, dataloader, current_iter, tb_logger, *more, **named)
+
         count = _wanted(self.opt)
         if not count or self.opt.get("rank", 0) != 0 or not _possible(self, tb_logger, warn):
-            return original(self, dataloader, current_iter, tb_logger, save_img)
+            return as_it_is()
         folder = f"clp_panels/{dataloader.dataset.opt['name']}"
 
         def send(place: int, visuals: Mapping[str, Tensor]) -> None:
-            if place < count:
+            if place >= count:
+                return
+            try:
                 _send(self, tb_logger, f"{folder}/{place:03d}", visuals, current_iter)
+            except Exception as error:  # a training of days must not end for the want of a picture
+                _say_once(self, warn, f"`val: clp_panels` could not draw image {place} of '{folder}': {reason(error)}")
 
         plain = self.get_current_visuals
         self.get_current_visuals = _sending(plain, send)
         try:
-            return original(self, dataloader, current_iter, tb_logger, save_img)
+            return as_it_is()
         finally:
             del self.get_current_visuals
 
@@ -114,7 +122,12 @@ def _possible(model: Any, tb_logger: Any, warn: Warn) -> bool:
         missing = "there is no TensorBoard log: set `logger: use_tb_logger: true`, and a name without 'debug'"
     elif not held_losses(model):
         missing = f"{type(model).__name__} holds no CLPLoss"
-    if missing is not None and not getattr(model, "_clp_panels_missed", False):
-        model._clp_panels_missed = True
-        warn(f"`val: clp_panels` draws nothing: {missing}.")
+    if missing is not None:
+        _say_once(model, warn, f"`val: clp_panels` draws nothing: {missing}")
     return missing is None
+
+
+def _say_once(model: Any, warn: Warn, what: str) -> None:
+    if not getattr(model, "_clp_panels_missed", False):
+        model._clp_panels_missed = True
+        warn(f"{what}.")

@@ -82,7 +82,15 @@ def _asked_for(opt: Options) -> tuple[Path, State] | None:
 
 def _load_whole(path: Path, opt: Mapping[str, Any]) -> State:
     state: State = _read(path)
-    for network in _networks(opt, state["iter"]):
+    if not isinstance(state, Mapping) or "iter" not in state:
+        raise DamagedCheckpointError(f"'{path}' is no training state: it does not say its iteration")
+    networks = _networks(opt, state["iter"])
+    if not networks and _labels(opt):
+        raise DamagedCheckpointError(
+            f"there are no networks of iteration {state['iter']} in '{opt['path']['models']}', which is where BasicSR "
+            f"looks for them in a run of the name '{opt['name']}'"
+        )
+    for network in networks:
         if not network.exists():
             raise DamagedCheckpointError(f"'{network}' is missing")
         _read(network)
@@ -95,9 +103,13 @@ def _networks(opt: Mapping[str, Any], iteration: int) -> list[Path]:
     It names one for each network of the option file, whether the model has such a network or not:
     those of which nothing was ever saved are left out.
     """
-    folder, ignored = Path(opt["path"]["models"]), opt["path"].get("ignore_resume_networks") or ()
-    labels = [name.replace("network_", "") for name in opt if name.startswith("network_") and name not in ignored]
-    return [folder / f"net_{label}_{iteration}.pth" for label in labels if any(folder.glob(f"net_{label}_*.pth"))]
+    folder = Path(opt["path"]["models"])
+    return [folder / f"net_{label}_{iteration}.pth" for label in _labels(opt) if any(folder.glob(f"net_{label}_*.pth"))]
+
+
+def _labels(opt: Mapping[str, Any]) -> list[str]:
+    ignored = opt["path"].get("ignore_resume_networks") or ()
+    return [name.replace("network_", "") for name in opt if name.startswith("network_") and name not in ignored]
 
 
 def _read(path: Path) -> Any:

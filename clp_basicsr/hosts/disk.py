@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SHARED_MEMORY = Path("/dev/shm")
+_LITTLE = 1_000_000
 
 
 class NotSavedError(RuntimeError):
@@ -27,12 +29,21 @@ def named_if_the_disk_is_full() -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
+        if not error.filename and _is_full(_SHARED_MEMORY):
+            raise NotSavedError(
+                f"The data loader needs shared memory, but {room_at(_SHARED_MEMORY)} ('{_SHARED_MEMORY}'). Make it "
+                "larger (docker run --shm-size=8g), or set `num_worker_per_gpu: 0`."
+            ) from error
         place = Path(error.filename or Path.cwd())
         what = f"'{place}'" if error.filename else f"The run's log, TensorBoard file or images below '{place}'"
         raise NotSavedError(
             f"{what} could not be written: {error.strerror}; {room_at(place)}. Make room, and go on from the last "
             "checkpoint with --auto_resume."
         ) from error
+
+
+def _is_full(folder: Path) -> bool:
+    return folder.is_dir() and shutil.disk_usage(folder).free < _LITTLE
 
 
 def room_at(path: Path) -> str:

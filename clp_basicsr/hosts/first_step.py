@@ -9,7 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from clp_basicsr.hosts.holders import held_losses
+from clp_basicsr.loss import CLPLoss
 
+_HOSTS = ("basicsr", "realesrgan", "neosr")
 _checked: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -22,8 +24,9 @@ def check_first_step(model: Any, loss_types: Sequence[str], warn: Callable[[str]
         warn: says in the run's log that the model has not built the loss it was asked for.
 
     Raises:
-        TypeError: as `clp_basicsr.CLPLoss.forward`, also for a loss that this step left out.
-        ValueError: as `clp_basicsr.CLPLoss.forward`, also for a loss that this step left out.
+        TypeError: as `clp_basicsr.CLPLoss.forward`, also for a loss that this step left out, where the step is one of
+            the host's own; in a step of somebody else's, which may call the loss with other images, it is warned of.
+        ValueError: as above.
     """
     if model in _checked:
         return
@@ -37,7 +40,19 @@ def check_first_step(model: Any, loss_types: Sequence[str], warn: Callable[[str]
     sr, target = getattr(model, "output", None), getattr(model, "gt", None)
     if isinstance(sr, Tensor) and isinstance(target, Tensor):
         for criterion in held.values():
-            criterion.rehearse(sr, target)
+            _rehearse(criterion, sr, target, model, warn)
+
+
+def _rehearse(criterion: CLPLoss, sr: Tensor, target: Tensor, model: Any, warn: Callable[[str], None]) -> None:
+    try:
+        criterion.rehearse(sr, target)
+    except (TypeError, ValueError) as error:
+        if type(model).optimize_parameters.__module__.partition(".")[0] in _HOSTS:
+            raise
+        warn(
+            f"{type(model).__name__} has not called its CLPLoss yet. Tried with the model's `output`, `gt` and `lq`, "
+            f"it fails: {error} If optimize_parameters will call it with other images, all is well."
+        )
 
 
 def _options_asking_for(loss_types: Sequence[str], model: Any) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ is made; a loss that is called without an LR batch looks for the one that holds 
 from __future__ import annotations
 
 import functools
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,6 +21,27 @@ _models: weakref.WeakSet[Any] = weakref.WeakSet()
 
 class HeldLoss(loss.CLPLoss):
     """`clp_basicsr.CLPLoss` that finds the model which holds it, without being bound."""
+
+    _warned_of_crops = False
+
+    def evaluate(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> Tensor:
+        """As `clp_basicsr.CLPLoss.evaluate`; warn once if SR is no whole output and the LR batch is a whole one."""
+        if lr is None and self._lr is None:
+            self._check_that_sr_is_whole(sr)
+        return super().evaluate(sr, target, lr)
+
+    def _check_that_sr_is_whole(self, sr: Tensor) -> None:
+        output = getattr(self.bound_model(), "output", None)
+        if self._warned_of_crops or not isinstance(output, Tensor) or not isinstance(sr, Tensor):
+            return
+        if output.shape[-2:] != sr.shape[-2:]:
+            self._warned_of_crops = True
+            whole, given = ("x".join(map(str, images.shape[-2:])) for images in (output, sr))
+            warnings.warn(
+                f"CLPLoss got SR of {given} pixels, but the model's `output` has {whole}. Its negative is the whole "
+                "`lq`, resized to SR's size. If SR is a crop, pass its LR: with loss.negatives(lr): …",
+                stacklevel=2,
+            )
 
     def bound_model(self) -> Any | None:
         """Return the model this loss is bound to, or else the one that holds it.

@@ -12,10 +12,11 @@ import yaml
 from clp_basicsr.messages import reason, shown
 
 _NAME = "CLPLoss"
-# What BasicSR reads without asking whether it is there: utils/options.py, models/__init__.py, train.py.
+# What BasicSR reads without asking whether it is there: utils/options.py, models/__init__.py, train.py, test.py.
 _NEEDED = ("name", "model_type", "num_gpu", "datasets", "path")
 _NEEDED_TO_TRAIN = ("train", "logger")
-_BLOCKS = ("datasets", "path", "train", "logger")
+_NEEDED_TO_TEST = ("val",)
+_BLOCKS = ("datasets", "path", "train", "logger", "val")
 
 
 class OptionFileError(ValueError):
@@ -34,7 +35,7 @@ def read_option_file(path: Path) -> dict[str, Any]:
 
 
 def check_losses(path: Path, options: Mapping[str, Any], losses: Iterable[str]) -> None:
-    """Check the losses under ``train`` as far as BasicSR does not say what is wrong.
+    """Check the perceptual loss as far as BasicSR does not say what is wrong.
 
     Args:
         path: where the options come from.
@@ -42,20 +43,20 @@ def check_losses(path: Path, options: Mapping[str, Any], losses: Iterable[str]) 
         losses: the names that a loss's ``type`` can have.
 
     Raises:
-        OptionFileError: if one is no block, or `CLPLoss` without its name or misspelt.
+        OptionFileError: if it is no block, or `CLPLoss` without its name or misspelt.
     """
     if options.get("train") is None:
         return
-    for name, block in _check_block(path, "train", options["train"]).items():
-        if name == "perceptual_opt" and block is not None:
-            block = _check_block(path, f"train: {name}", block)
-            if not block.get("type"):
-                raise OptionFileError(
-                    f"Option `train: {name}` in '{path}' must have a `type`, but has only {shown([*block])}. "
-                    f"Add `type: {_NAME}`."
-                )
-        if isinstance(block, Mapping):
-            _check_type(path, f"train: {name}", block.get("type"), losses)
+    block = _check_block(path, "train", options["train"]).get("perceptual_opt")
+    if not block:  # BasicSR takes an empty one for none
+        return
+    block = _check_block(path, "train: perceptual_opt", block)
+    if not block.get("type"):
+        raise OptionFileError(
+            f"Option `train: perceptual_opt` in '{path}' must have a `type`, but has only {shown([*block])}. "
+            f"Add `type: {_NAME}`."
+        )
+    _check_type(path, "train: perceptual_opt", block["type"], losses)
 
 
 def check_sections(path: Path, options: Mapping[str, Any], *, training: bool) -> None:
@@ -69,7 +70,7 @@ def check_sections(path: Path, options: Mapping[str, Any], *, training: bool) ->
     Raises:
         OptionFileError: if a section is missing, or is no block.
     """
-    needed = (*_NEEDED, *_NEEDED_TO_TRAIN) if training else _NEEDED
+    needed = (*_NEEDED, *(_NEEDED_TO_TRAIN if training else _NEEDED_TO_TEST))
     missing = [name for name in needed if options.get(name) is None]
     if missing:
         raise OptionFileError(
@@ -89,7 +90,7 @@ def _read(path: Path) -> dict[str, Any]:
     from basicsr.utils.options import ordered_yaml
 
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open() as file:  # in the encoding in which BasicSR reads it, whatever that is
             options = yaml.load(file, Loader=ordered_yaml()[0])
     except Exception as error:  # PyYAML lets through what it meets: bytes, dates, tags, keys that no mapping takes
         where = getattr(error, "problem_mark", None)
@@ -125,7 +126,7 @@ def _check_type(path: Path, where: str, given: object, losses: Iterable[str]) ->
     names = set(losses)
     if not isinstance(given, str) or {given, f"{given}_basicsr"} & names:
         return
-    if difflib.SequenceMatcher(a=given.lower(), b=_NAME.lower()).ratio() > 0.75:
+    if difflib.SequenceMatcher(a=given.lower(), b=_NAME.lower()).ratio() > 0.8:
         raise OptionFileError(
             f"Option `{where}: type` in '{path}' must be a loss that BasicSR knows, but got {given!r}. "
             f"Did you mean '{_NAME}'?"

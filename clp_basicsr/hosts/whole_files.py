@@ -15,9 +15,15 @@ _UNFINISHED = ".unfinished"  # unlike `.state` and `.pth`, an ending that nobody
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name, and the place of an earlier one, when all of it is on the disk.
 
-    Until then, and for good if the process is killed, it is another file beside it; see `remove_unfinished`.
+    Until then, and for good if the process is killed, it is another file beside it; see `remove_unfinished`. A link
+    stays one, and what is no file (``/dev/null``, a pipe) is written to as it is.
     """
-    unfinished = path.with_name(path.name + _UNFINISHED)
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    path = path.resolve()
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}{_UNFINISHED}")  # several processes may save the same
     try:
         with unfinished.open("wb") as file:
             yield file

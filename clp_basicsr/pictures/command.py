@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile", type=int, default=SIZE, help="larger images are seen in tiles of this size (default: %(default)s)"
     )
-    parser.add_argument("-o", dest="folder", type=Path, default=Path(), metavar="FOLDER", help="where to write")
+    parser.add_argument(
+        "-o", dest="folder", type=Path, default=Path(), metavar="FOLDER", help="where to write (default: here)"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

@@ -43,7 +43,9 @@ class Line(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's flags."""
     parser.add_argument("experiments", nargs="+", metavar="EXPERIMENT", help="a run's name, or its folder")
-    parser.add_argument("-o", dest="file", type=Path, default=Path("plot.png"), metavar="PNG", help="what to write")
+    parser.add_argument(
+        "-o", dest="file", type=Path, default=Path("plot.png"), metavar="PNG", help="what to write (default: plot.png)"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

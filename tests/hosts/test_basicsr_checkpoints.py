@@ -60,7 +60,7 @@ def opt_of(experiment: Path, *, auto_resume: bool = True, rank: int = 0, **path:
     """As BasicSR's parser leaves the options, as far as a resume looks at them."""
     folders = {name: str(experiment / name) for name in ("models", "training_states")}
     paths = {"pretrain_network_g": None, "resume_state": None, **folders, **path}
-    return {"auto_resume": auto_resume, "rank": rank, "network_g": {}, "network_d": {}, "path": paths}
+    return {"name": "tiny", "auto_resume": auto_resume, "rank": rank, "network_g": {}, "network_d": {}, "path": paths}
 
 
 def resumed_from(opt: dict[str, Any]) -> int | None:
@@ -158,6 +158,20 @@ def test_a_damaged_checkpoint_that_was_asked_for_is_an_error(file: str, experime
     with pytest.raises(DamagedCheckpointError, match=r"`path: resume_state` must be .* --auto_resume") as raised:
         load_resume_state(opt_of(experiment, auto_resume=False, resume_state=str(state)))
     assert str(experiment / file) in str(raised.value)
+
+
+def test_a_network_that_was_asked_for_as_a_state(experiment: Path) -> None:
+    network = experiment / "models" / "net_g_3.pth"
+    with pytest.raises(DamagedCheckpointError, match=r"net_g_3\.pth' is no training state"):
+        load_resume_state(opt_of(experiment, auto_resume=False, resume_state=str(network)))
+
+
+def test_a_state_of_a_run_of_another_name(experiment: Path) -> None:
+    """BasicSR looks for its networks below the name of the option file."""
+    state = experiment / "training_states" / "3.state"
+    opt = opt_of(experiment, auto_resume=False, resume_state=str(state), models=str(experiment.parent / "new/models"))
+    with pytest.raises(DamagedCheckpointError, match=r"no networks of iteration 3 in '.*new/models'.* name 'tiny'"):
+        load_resume_state(opt)
 
 
 def test_a_state_that_was_asked_for_and_is_not_there(experiment: Path) -> None:

@@ -1,5 +1,6 @@
 """Command lines as people type them, in processes of their own."""
 
+import zipapp
 from pathlib import Path
 
 from hosts.options import evaluation_options, train_options, write
@@ -53,3 +54,22 @@ def test_test_command(pairs: Path, tmp_path: Path) -> None:
     assert "Validation photos\n\t # psnr: " in log_text(results)
     images = sorted(path.name for path in (results / "visualization" / "photos").iterdir())
     assert images == [f"{name}_tiny_test.png" for name in ("astronaut", "chelsea", "coffee", "rocket")]
+
+
+def test_workers_where_pip_started_the_command_from_a_zip_file(pairs: Path, tmp_path: Path) -> None:
+    """As on Windows: pip's .exe is one, and processes are spawned; the main module is not imported again there."""
+    main = tmp_path / "clp-basicsr" / "__main__.py"
+    main.parent.mkdir()
+    main.write_text(
+        "if __name__ == '__main__':\n"
+        "    import multiprocessing\n"
+        "    multiprocessing.set_start_method('spawn')\n"
+        "    from clp_basicsr.cli import main\n"
+        "    raise SystemExit(main())\n"
+    )
+    zipapp.create_archive(main.parent, tmp_path / "clp-basicsr.pyz")
+    options = train_options(pairs, total_iter=1)
+    options["datasets"]["train"]["num_worker_per_gpu"] = 1
+    file = write(options, tmp_path)
+    succeeded(python("clp-basicsr.pyz", "train", "-opt", str(file), folder=tmp_path))
+    assert set(log_entries(tmp_path / "experiments/tiny")) == {1}

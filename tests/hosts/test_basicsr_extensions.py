@@ -30,7 +30,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     monkeypatch.setattr(MODEL_REGISTRY, "_obj_map", dict(iter(MODEL_REGISTRY)))
-    write(train_options(tmp_path), tmp_path)
+    write(train_options(tmp_path) | {"val": {"val_freq": 100, "save_img": False}}, tmp_path)  # for both commands
     (tmp_path / "own_models.py").write_text(OWN_MODELS, encoding="utf-8")
     (tmp_path / "own_package").mkdir()
     (tmp_path / "own_package" / "models.py").write_text("import own_models", encoding="utf-8")

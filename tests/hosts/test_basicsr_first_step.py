@@ -53,6 +53,36 @@ def test_a_loss_that_had_its_turn_is_not_called_again(tmp_path: Path, records: R
     assert len(records.calls) == 1
 
 
+class Late(SRModel):  # type: ignore[misc]
+    """Somebody's model that keeps LR elsewhere, and calls the loss from the third iteration on."""
+
+    def feed_data(self, data: dict[str, torch.Tensor]) -> None:
+        self.small, self.gt = data["lq"], data["gt"]
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        self.optimizer_g.zero_grad()
+        self.output = self.net_g(self.small)
+        losses = {"l_pix": self.cri_pix(self.output, self.gt)}
+        if current_iter > 2:
+            with self.cri_perceptual.negatives(self.small):
+                losses["l_percep"], _ = self.cri_perceptual(self.output, self.gt)
+        sum(losses.values()).backward()
+        self.optimizer_g.step()
+        self.log_dict = self.reduce_loss_dict(losses)
+
+
+def test_a_step_of_somebody_elses_is_no_reason_to_end_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with isolated(tmp_path):
+        get_root_logger()
+        model = Late(train_options(tmp_path) | {"is_train": True, "dist": False, "rank": 0, "world_size": 1})
+        logs = [step(model, iteration=iteration) for iteration in (1, 2, 3)]
+    assert [set(log) >= CLP_KEYS for log in logs] == [False, False, True]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "has not called its CLPLoss yet" in line]
+    assert "must hold the LR batch in `lq`" in line
+
+
 class Forgetful(SRModel):  # type: ignore[misc]
     """A model that builds no perceptual loss, as BasicSR's StyleGAN2Model does not."""
 

@@ -101,3 +101,53 @@ def test_from_inside_a_partially_imported_basicsr(inside: str, tmp_path: Path) -
     shim = "" if inside.startswith("archs") else SHIM_BY_HAND  # archs are imported before the module that needs it
     output = succeeded(python("-c", f"{shim}\nimport basicsr\n{USE}", folder=tmp_path, path=tmp_path))
     assert LOGGED in output
+
+
+FORK = {
+    "utils/__init__.py": "",
+    "models/__init__.py": "",
+    "data/__init__.py": "",
+    "metrics/__init__.py": "def calculate_psnr(): pass",
+    "data/paired_image_dataset.py": "class PairedImageDataset: pass",
+    "models/sr_model.py": "class SRModel: pass",
+    "models/base_model.py": """
+class BaseModel:
+    def __init__(self, opt):
+        self.opt = opt
+
+    def reduce_loss_dict(self, losses):
+        return losses
+
+    def validation(self, dataloader, current_iter, tb_logger, save_img=False, rgb2bgr=True, use_image=True):
+        return save_img, rgb2bgr, use_image
+""",
+}
+
+
+def test_forks_from_before_the_registries_are_left_as_they_are(tmp_path: Path) -> None:
+    """NAFNet and Restormer bring a `basicsr` of 2020: no registries, a longer `validation`."""
+    for name, text in {"__init__.py": "", **FORK}.items():
+        (tmp_path / "basicsr" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "basicsr" / name).write_text(text, encoding="utf-8")
+    use = """
+import clp_basicsr
+import basicsr.metrics, basicsr.data.paired_image_dataset, basicsr.models.sr_model
+from basicsr.models.base_model import BaseModel
+print(BaseModel({}).validation(None, 1, None, False, False, use_image=False))
+clp_basicsr.register()
+"""
+    run = python("-c", use, folder=tmp_path, path=tmp_path)
+    assert run.stdout == "(False, False, False)\n", run.stderr
+    last_line = run.stderr.strip().splitlines()[-1]
+    assert last_line.startswith("ImportError: This BasicSR has no registries")
+
+
+def test_others_who_look_for_torchvisions_old_module_find_all_of_it(tmp_path: Path) -> None:
+    use = """
+import clp_basicsr
+import torchvision.transforms.functional_tensor as old
+from torchvision.transforms import _functional_tensor as new
+assert old.resize is new.resize
+assert not hasattr(old, "nothing") and not hasattr(old, "__path__")
+"""
+    succeeded(python("-W", "ignore", "-c", use, folder=tmp_path))

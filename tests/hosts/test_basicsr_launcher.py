@@ -41,7 +41,7 @@ def option_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A file's name, relative to the working directory it lies in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    return write(train_options(tmp_path), tmp_path).name
+    return write(train_options(tmp_path) | {"val": {"val_freq": 100, "save_img": False}}, tmp_path).name
 
 
 def substituted() -> list[Any]:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from hosts.options import PERCEPTUAL, train_options
+from clp_basicsr.hosts.option_file import OptionFileError, check_losses, check_sections, read_option_file
+from hosts.options import PERCEPTUAL, evaluation_options, train_options
 from hosts.runs import train
 
 
@@ -28,3 +29,32 @@ def test_what_the_person_reads(
     options = train_options(pairs, perceptual={**PERCEPTUAL, **changed})
     with pytest.raises(error, match=message):
         train(tmp_path, options)
+
+
+@pytest.mark.parametrize("block", [{}, False, None])
+def test_an_empty_block_is_no_loss(block: object, pairs: Path, tmp_path: Path) -> None:
+    options = train_options(pairs, total_iter=1)
+    options["train"]["perceptual_opt"] = block
+    train(tmp_path, options)
+
+
+@pytest.mark.parametrize(("name", "given"), [("cri_opt", "CLIPLoss"), ("pixel_opt", "CLLoss")])
+def test_other_peoples_losses_may_be_called_nearly_the_same(name: str, given: str, tmp_path: Path) -> None:
+    check_losses(tmp_path, {"train": {name: {"type": given}}}, ["CLPLoss"])
+
+
+def test_a_test_file_without_val(pairs: Path, tmp_path: Path) -> None:
+    options = evaluation_options(pairs, tmp_path / "net.pth")
+    with pytest.raises(OptionFileError, match="has no `val`"):
+        check_sections(tmp_path, {**options, "val": None}, training=False)
+    check_sections(tmp_path, options, training=False)
+
+
+def test_a_file_is_read_in_the_encoding_in_which_basicsr_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "gbk.yml"
+    file.write_bytes("name: x  # \u6ce8\u91ca".encode("gbk"))
+    path_open = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, **given: path_open(path, **{"encoding": "gbk", **given}))
+    assert read_option_file(file) == {"name": "x"}

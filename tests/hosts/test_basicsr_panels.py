@@ -137,6 +137,20 @@ def test_only_the_first_process_draws(validated: Any) -> None:
         validated(visuals, fails=True)
 
 
+def test_a_panel_that_cannot_be_drawn_is_said_once_and_ends_nothing() -> None:
+    said: list[str] = []
+    host = type("AHost", (Host,), {"validation": Host.validation, "__init__": Host.__init__})
+    basicsr_panels.attach(host, said.append)
+    model, sent = host({"val": {"clp_panels": 1}}), Sent()
+    model.visuals = {"lq": still(1, 3, 8, 8), "result": still(1, 3, 16, 16), "gt": still(1, 3, 15, 16)}
+    for _ in range(2):
+        assert model.validation(SimpleNamespace(dataset=SimpleNamespace(opt={"name": "x"})), 7, sent) == "done"
+    assert sent == []
+    (line,) = said
+    assert "could not draw image 0 of 'clp_panels/x': " in line
+    assert "same shape" in line
+
+
 def test_clips(validated: Any) -> None:
     clip = {"lq": still(1, 6, 3, 8, 8), "result": still(1, 3, 3, 16, 16), "gt": still(1, 3, 3, 16, 16)}
     assert validated(clip) == ["clp_panels/x/000"]

@@ -30,7 +30,7 @@ MISTAKES: dict[str, str] = {
     "train: {perceptual_opt: {model: vgg}}": "Add `type: CLPLoss`",
     "train: {perceptual_opt: {type: CLPloss}}": "Did you mean 'CLPLoss'?",
     "train: {perceptual_opt: {type: clp_loss}}": "Did you mean 'CLPLoss'?",
-    "train: {other_opt: {type: CPLLoss}}": "Did you mean 'CLPLoss'?",
+    "train: {perceptual_opt: {type: CPLLoss}}": "Did you mean 'CLPLoss'?",
     "train: {total_iter: 1}": "no `name`, `model_type`, `num_gpu`, `datasets`, `path`, `logger`",
     yaml.safe_dump(SECTIONS): "but has no `train`",
     yaml.safe_dump({**SECTIONS, "train": {}, "num_gpu": None}): "but has no `num_gpu`",
@@ -83,7 +83,7 @@ def test_a_test_takes_fewer_sections(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     seen: list[str] = []
     monkeypatch.setattr(basicsr.test, "test_pipeline", seen.append)
-    options = {name: SECTIONS[name] for name in ("name", "model_type", "num_gpu", "datasets", "path")}
+    options = {name: SECTIONS[name] for name in ("name", "model_type", "num_gpu", "datasets", "path")} | {"val": {}}
     (tmp_path / "test.yml").write_text(yaml.safe_dump(options))
     assert main(["test", "-opt", str(tmp_path / "test.yml")]) == 0
     assert seen
