@@ -96,7 +96,7 @@ def inspect(
     sources, left_out = _sources_alone(loss)
     shown, gt, small = (loss.prepared(each) for each in (sr, target, lr))
     with torch.no_grad():
-        references = References(gt, loss.draw_negatives(gt, small, lr, sources))
+        references = References.of(gt, loss.draw_negatives(gt, small, lr, sources))
     network = TiledNetwork(loss.features, shown, tile, overlap)
     seen, anchors = network.features(references.images()), network.features(shown)
     views: dict[str, tuple[LayerMaps, _Numbers]] = {}

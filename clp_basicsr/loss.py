@@ -242,7 +242,7 @@ class CLPLoss(BoundModule):
         check_images(sr, target, lr)
         sr, target, lr = (self.prepared(images) for images in (sr, target.detach(), lr.detach()))
         with torch.no_grad():
-            references = References(target, self.draw_negatives(target, lr, given_lr.detach()))
+            references = References.of(target, self.draw_negatives(target, lr, given_lr.detach()))
         probe = self._probe if self._probe is not None and self._probe.begin(target) else None
         parts: list[tuple[float, list[Terms]]] = []
 

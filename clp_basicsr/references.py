@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from clp_basicsr.negatives import Negative
 
 
+@dataclass(frozen=True)
 class References:
     """Puts GT and all negatives into one batch, and finds them again in the features of that batch."""
 
-    def __init__(self, target: Tensor, negatives: list[Negative]) -> None:
-        """Collect the images ``(N, 3, H, W)``, equal objects once."""
-        self.negatives = negatives
-        self.batches = [target]
+    batches: list[Tensor]
+    """Images ``(N, 3, H, W)``, GT's first."""
+    negatives: list[tuple[int, int]]
+    """Of each negative, which of ``batches`` it is, and how far that is rolled."""
+
+    @classmethod
+    def of(cls, target: Tensor, negatives: Iterable[Negative]) -> References:
+        """Collect the images, equal objects once."""
+        batches, found = [target], []
         for negative in negatives:
-            if self._place(negative.images) is None:
-                self.batches.append(negative.images)
+            place = next((index for index, batch in enumerate(batches) if batch is negative.images), len(batches))
+            if place == len(batches):
+                batches.append(negative.images)
+            found.append((place, negative.shift))
+        return cls(batches, found)
 
     def rows(self, rows: slice) -> References:
         """Return the same of some images of the batch; negatives must not be rolled."""
-        own = [batch[rows] for batch in self.batches]
-        negatives = [negative._replace(images=own[self._place(negative.images) or 0]) for negative in self.negatives]
-        return References(own[0], negatives)
+        return References([batch[rows] for batch in self.batches], self.negatives)
 
     def images(self) -> Tensor:
         """Return everything as one batch."""
@@ -32,15 +42,5 @@ class References:
     def split(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of GT ``(N, C, h, w)`` and of the K negatives ``(K, N, C, h, w)``."""
         parts = features.chunk(len(self.batches))
-        chosen = [self._rolled(parts, negative) for negative in self.negatives]
+        chosen = [parts[place].roll(shift, 0) if shift else parts[place] for place, shift in self.negatives]
         return parts[0], torch.stack(chosen) if len(chosen) > 1 else chosen[0][None]
-
-    def _rolled(self, parts: tuple[Tensor, ...], negative: Negative) -> Tensor:
-        part = parts[self._place(negative.images) or 0]
-        return part.roll(negative.shift, 0) if negative.shift else part
-
-    def _place(self, images: Tensor) -> int | None:
-        for place, batch in enumerate(self.batches):
-            if batch is images:
-                return place
-        return None
