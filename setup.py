@@ -63,6 +63,7 @@ setup(
             "piq>=0.8",
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "pytorch-metric-learning>=2.5",
             "realesrgan>=0.3.0; python_version < '3.13'",
             "ruff>=0.6",
             "scikit-image",

@@ -7,7 +7,7 @@ units, and how different depends on the network, its layers, the crop and the ba
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -50,20 +50,23 @@ class Balance:
         """
         states = _saved_with(model, self.states)
         if sr.requires_grad and torch.is_grad_enabled():
-            state = states.setdefault(key, _nothing_yet(value))
+            if key not in states:
+                states[key] = _nothing_yet(value.device)
+            state = states[key]
             if _is_due(state, iteration):
                 squares = squared_norms(value, sr, target, model)
                 _include(state, (self.share * _pixel_over_own(squares)).clamp(max=self.cap), iteration)
         if key not in states:
             # Filled there: a number that is brought over from the CPU would make the GPU wait.
             return value.detach().new_full((), self.cap)
-        weight: Tensor = states[key]["weight"].to(value.device)
-        return weight
+        # A resume may have read it to the CPU; once there, it stays on the loss's device.
+        states[key]["weight"] = weight = states[key]["weight"].to(value.device)
+        return cast(Tensor, weight)
 
 
-def _nothing_yet(value: Tensor) -> State:
-    zero = value.detach().new_zeros(())
-    return {"weight": zero, "count": zero.clone(), "measurements": 0, "iteration": 0}
+def _nothing_yet(device: torch.device) -> State:
+    weight, count = (torch.zeros((), dtype=torch.float32, device=device) for _ in range(2))
+    return {"weight": weight, "count": count, "measurements": 0, "iteration": 0}
 
 
 def _is_due(state: State, iteration: int) -> bool:

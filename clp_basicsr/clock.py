@@ -29,5 +29,7 @@ class Clock:
         told: int | None = getattr(model, "_clp_iteration", None)
         if told is not None:
             return told
-        schedulers = getattr(model, "schedulers", None)
-        return int(schedulers[0].last_epoch) + 1 if schedulers else max(1, self.ticks)
+        try:
+            return int(model.schedulers[0].last_epoch) + 1  # type: ignore[union-attr]
+        except (AttributeError, LookupError, TypeError):  # a model without schedulers, or with some of another make
+            return max(1, self.ticks)

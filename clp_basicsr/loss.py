@@ -195,7 +195,9 @@ class CLPLoss(BoundModule):
             self._check_that_images_stand_alone()
         chosen_weights = given_weights or self.extractor.default_layer_weights
         self.layer_weights = {layer: chosen_weights[layer] for layer in self.extractor.layers}
-        self._key = repr((self.extractor.name, self.layer_weights, criterion, distance, options, share))
+        images = (range_norm, use_input_norm, input_scale, align_corners, invert_equal_pixels)
+        features = (self.extractor.name, self.layer_weights, criterion, distance, options, negatives, images)
+        self._key = repr((features, self.loss_weight, share))
         self.summary: Summary | None = None
         self._evaluated = False
         self._probe = Probe() if arguments.flag("diagnostics", diagnostics) else None
@@ -219,7 +221,7 @@ class CLPLoss(BoundModule):
         """
         if self._counts and torch.is_grad_enabled() and getattr(sr, "requires_grad", False):
             self.clock.tick()
-        strength = self.schedule.strength(self._iteration())
+        strength = 1.0 if self.schedule.always_full else self.schedule.strength(self._iteration())
         if not strength:
             self.rehearse(sr, target, lr)
             return (sr * 0).sum().float()  # in the graph of every parameter, as DistributedDataParallel wants it
@@ -334,7 +336,7 @@ class CLPLoss(BoundModule):
         upsampled = upsampled_lr(
             lr, target, align_corners=self.align_corners, invert_equal_pixels=self.invert_equal_pixels
         )
-        step = Step(target, lr, upsampled, given_lr, self.prepared, self.bound_model, self._iteration())
+        step = Step(target, lr, upsampled, given_lr, self.prepared, self.bound_model, self._iteration_to_draw_in)
         drawn = [negative for source in (self.sources if sources is None else sources) for negative in source(step)]
         if not drawn:
             raise ValueError(
@@ -376,7 +378,13 @@ class CLPLoss(BoundModule):
         return self.balance.weight(self._key, self._iteration(), value, sr, target, self.bound_model())
 
     def _iteration(self) -> int:
-        return self.clock.read(self.bound_model()) if self._counts else 1
+        return self.clock.read(self.bound_model())
+
+    def _iteration_to_draw_in(self) -> int:
+        try:
+            return self._iteration()
+        except ValueError:  # held by several models, whose LR batch was passed: any number does that changes
+            return self.clock.read(None)
 
     def _summarise(self, terms: list[Terms]) -> Summary:
         weights = list(self.layer_weights.values())

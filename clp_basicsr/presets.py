@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 from clp_basicsr import arguments
 from clp_basicsr.criteria import OPTIONS
+from clp_basicsr.extractors import canonical_name
 
 _Initialise = TypeVar("_Initialise", bound=Callable[..., None])
 
@@ -62,9 +63,11 @@ def with_presets(initialise: _Initialise) -> _Initialise:
         preset = keywords.get("preset")
         if preset is not None:
             chosen = dict(PRESETS[arguments.choice("preset", preset, list(PRESETS))])
+            given = {"model": positional[0], **keywords} if positional else keywords
+            chosen = _still_meant(chosen, given)
             if positional:
-                keywords, positional = {"model": positional[0], **keywords}, positional[1:]
-            keywords = {**_still_meant(chosen, keywords), **keywords}
+                del chosen["model"]
+            keywords = {**chosen, **keywords}
         initialise(self, *positional, **keywords)
 
     return cast(_Initialise, with_preset)
@@ -72,11 +75,7 @@ def with_presets(initialise: _Initialise) -> _Initialise:
 
 def _still_meant(chosen: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Leave out what belongs to a criterion or a network of the preset that is overruled."""
-
-    def overruled(keyword: str) -> bool:
-        return bool(given.get(keyword, chosen[keyword]) != chosen[keyword])
-
-    gone = {*OPTIONS, "distance"} if overruled("criterion") else set()
-    if overruled("model"):
+    gone = {*OPTIONS, "distance"} if given.get("criterion", chosen["criterion"]) != chosen["criterion"] else set()
+    if canonical_name(given.get("model", chosen["model"])) != canonical_name(chosen["model"]):
         gone.add("layer_weights")
     return {keyword: value for keyword, value in chosen.items() if keyword not in gone}

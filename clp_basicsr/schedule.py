@@ -26,7 +26,5 @@ class Schedule:
 
     def strength(self, iteration: int) -> float:
         """Return the share of the full weight in an iteration, which count from 1 on; in [0, 1]."""
-        if self.always_full:
-            return 1.0
         since = iteration - self.start_iter
         return min(1.0, max(0, since) / max(1, self.warmup_iter))

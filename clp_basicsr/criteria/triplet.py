@@ -64,10 +64,10 @@ class FixedMarginTriplet:
             nearest = torch.minimum(nearest, self.distance.between(positive, negatives, weight, TORCH_EPS))
         violation = d.to_positive - nearest + self.margin
         hinge = F.softplus(violation) if self.soft else torch.relu(violation)
+        above_zero = hinge.detach() > 0
+        loss = hinge.mean() if self.reduction == "mean" else hinge.sum() / above_zero.sum().clamp(min=1)
         # A softplus is never quite 0; what is beyond the margin has no say in it either.
-        contributes = (violation if self.soft else hinge).detach() > 0
-        loss = hinge.mean() if self.reduction == "mean" else hinge.sum() / contributes.sum().clamp(min=1)
-        return terms(loss, d.pull(), d.push(), contributes)
+        return terms(loss, d.pull(), d.push(), contributes=violation.detach() > 0 if self.soft else above_zero)
 
     def normaliser(self, weights: Sequence[float]) -> float:
         """Return the number of layers: their weights act on the features."""

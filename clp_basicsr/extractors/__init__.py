@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -67,10 +67,9 @@ def build_extractor(
         ValueError: if there is no such network or layer, or the weights are of another one.
         FileNotFoundError: if the weights cannot be had.
     """
-    model = str(model) if isinstance(model, Path) else model
-    build = _builder(model)
+    name = canonical_name(model)
+    build = _builder(name)
     path = _path_of(weights)
-    name = ALIASES.get(model, model)
     if path == RANDOM:
         warnings.warn(
             f"weights='random': `{name}` is untrained. The loss has the right cost and shapes, but it is no "
@@ -101,13 +100,19 @@ def _path_of(weights: object) -> str | None:
     return None if weights is None else str(weights)
 
 
+def canonical_name(model: Any) -> Any:
+    """Return the one name of a network that has several: ``"vgg19"`` for ``"vgg"``; of a path its text."""
+    name = str(model) if isinstance(model, Path) else model
+    return ALIASES.get(name, name) if isinstance(name, str) else name
+
+
 def _builder(model: object) -> _Build:
     if isinstance(model, str):
         package, colon, _ = model.partition(":")
         if colon and package in PACKAGES:
             return PACKAGES[package]
-        if ALIASES.get(model, model) in NETWORKS:
-            return NETWORKS[ALIASES.get(model, model)]
+        if model in NETWORKS:
+            return NETWORKS[model]
         if _is_hugging_face(model):
             return HuggingFaceBackbone
     others = ", ".join(f"'{package}:NAME'" for package in PACKAGES)

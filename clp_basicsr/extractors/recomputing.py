@@ -6,6 +6,7 @@ Transformers' own works in training mode only, which a frozen network is never i
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,8 +48,15 @@ def _be_a_checkpoint(block: nn.Module) -> None:
 
 def _replicated(block: nn.Module) -> Any:
     replica = type(block)._replicate_for_data_parallel(block)  # type: ignore[no-untyped-call]
-    _be_a_checkpoint(replica)
+    # There is one for each pass; in a cycle with itself it would outlive it, with all its weights.
+    vars(replica)["forward"] = functools.partial(_forward_of, weakref.ref(replica))
     return replica
+
+
+def _forward_of(block: weakref.ref[nn.Module], *arguments: Any, **keywords: Any) -> Any:
+    alive = block()
+    assert alive is not None  # somebody is calling it
+    return _forward(alive, *arguments, **keywords)
 
 
 def _forward(block: nn.Module, *arguments: Any, **keywords: Any) -> Any:

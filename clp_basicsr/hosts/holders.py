@@ -22,20 +22,21 @@ _models: weakref.WeakSet[Any] = weakref.WeakSet()
 class HeldLoss(loss.CLPLoss):
     """`clp_basicsr.CLPLoss` that finds the model which holds it, without being bound."""
 
-    _warned_of_crops = False
+    _compared_with_output = False
 
     def evaluate(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> Tensor:
-        """As `clp_basicsr.CLPLoss.evaluate`; warn once if SR is no whole output and the LR batch is a whole one."""
-        if lr is None and self._lr is None:
+        """As `clp_basicsr.CLPLoss.evaluate`; warn if the first SR is no whole output beside a whole LR batch."""
+        if lr is None and self._lr is None and not self._compared_with_output:
             self._check_that_sr_is_whole(sr)
         return super().evaluate(sr, target, lr)
 
     def _check_that_sr_is_whole(self, sr: Tensor) -> None:
         output = getattr(self.bound_model(), "output", None)
-        if self._warned_of_crops or not isinstance(output, Tensor) or not isinstance(sr, Tensor):
+        # One without a graph is of a validation, and says nothing of this step.
+        if not isinstance(output, Tensor) or not isinstance(sr, Tensor) or not output.requires_grad:
             return
+        self._compared_with_output = True
         if output.shape[-2:] != sr.shape[-2:]:
-            self._warned_of_crops = True
             whole, given = ("x".join(map(str, images.shape[-2:])) for images in (output, sr))
             warnings.warn(
                 f"CLPLoss got SR of {given} pixels, but the model's `output` has {whole}. Its negative is the whole "

@@ -22,8 +22,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         with path.open("wb") as file:
             yield file
         return
-    path = path.resolve()
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}{_UNFINISHED}")  # several processes may save the same
+    target = path.resolve()
+    path = target if target.parent.is_dir() else path
+    # Several processes may save the same; a name has up to 255 bytes.
+    unfinished = path.with_name(f"{path.name[:200]}.{os.getpid()}{_UNFINISHED}")
     try:
         with unfinished.open("wb") as file:
             yield file

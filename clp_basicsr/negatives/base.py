@@ -28,8 +28,8 @@ class Step:
     """Turns images as the model has them into RGB in [0, 1]."""
     find_model: Callable[[], Any | None]
     """Returns the host's model that the loss is bound to or held by; None outside a host."""
-    iteration: int = 1
-    """Of the training, from 1 on."""
+    find_iteration: Callable[[], int]
+    """Returns the iteration of the training, from 1 on."""
 
 
 class Negative(NamedTuple):

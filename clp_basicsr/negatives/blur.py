@@ -56,7 +56,7 @@ class BlurredGT:
 
     def __call__(self, step: Step) -> list[Negative]:
         """Return the blurred copies."""
-        random = self.draws.at(step.iteration)
+        random = self.draws.at(step.find_iteration())
         return [Negative(self._blurred(step.target, random)) for _ in range(self.count)]
 
     def _blurred(self, images: Tensor, random: np.random.Generator) -> Tensor:

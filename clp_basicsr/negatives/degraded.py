@@ -46,7 +46,7 @@ class DegradedLR:
 
     def __call__(self, step: Step) -> list[Negative]:
         """Return the degraded copies at the size of GT."""
-        random = self.draws.at(step.iteration)
+        random = self.draws.at(step.find_iteration())
         return [Negative(self._degraded(step, random)) for _ in range(self.count)]
 
     def _degraded(self, step: Step, random: np.random.Generator) -> Tensor:

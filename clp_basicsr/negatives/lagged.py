@@ -53,9 +53,10 @@ class LaggedNetwork:
             ValueError: if there is no model with a ``net_g``, or its output does not have GT's size.
         """
         current = _network_of(step.find_model())
-        if step.iteration < self.start:
+        iteration = step.find_iteration()
+        if iteration < self.start:
             return []
-        output = self._refreshed(current, step.iteration)(step.given_lr)
+        output = self._refreshed(current, iteration)(step.given_lr)
         check_tensor("net_g(lq)", output)
         frames = output.flatten(0, 1) if output.dim() == 5 else output
         check_batch("net_g(lq)", frames)

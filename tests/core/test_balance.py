@@ -135,6 +135,9 @@ def test_losses_of_one_network_have_weights_of_their_own() -> None:
         {"auto_weight": 1e-3},
         {"auto_weight": 1.0, "margin": 1.0},
         {"auto_weight": 1.0, "distance": "l1"},
+        {"auto_weight": 1.0, "loss_weight": 1e-4},
+        {"auto_weight": 1.0, "negatives": "blur"},
+        {"auto_weight": 1.0, "use_input_norm": False},
     ]
     alone = [loss_with(**each) for each in keywords]
     together = [loss_with(**each).bind(model) for each in keywords]
@@ -162,6 +165,24 @@ def test_saved_with_the_scheduler() -> None:
     with torch.no_grad():  # measures nothing: what it uses is what was saved
         resumed(leaf(), GT, LR)
     assert float(resumed.weight) == pytest.approx(weight)
+
+
+def test_resumed_with_a_smaller_loss_weight_it_is_the_cap_at_once() -> None:
+    model = Model()
+    loss_with(auto_weight=SHARE).bind(model)(leaf(), GT, LR)
+    for iteration in (2, 3):
+        loss = loss_with(auto_weight=SHARE, loss_weight=1e-6).bind(model.at(iteration))
+        loss(leaf(), GT, LR)
+        assert float(loss.weight) == pytest.approx(1e-6)
+
+
+def test_float64() -> None:
+    sr, gt, lr = (each.detach().double() for each in (leaf(), GT, LR))
+    loss = loss_with(auto_weight=SHARE).double()
+    value = loss(sr.requires_grad_(), gt, lr)
+    assert value.dtype == torch.float64
+    single = loss_with(auto_weight=SHARE)
+    assert value.item() == pytest.approx(single(leaf(), GT, LR).item(), rel=1e-4)
 
 
 def test_resumed_it_measures_in_the_same_iterations() -> None:

@@ -106,14 +106,22 @@ def test_checkpoint_is_copied(network: dict[str, Any], images: Images, copied: A
     assert len(calls) > len(plain)
 
 
-def test_checkpoint_in_a_replica_of_data_parallel(network: dict[str, Any], images: Images) -> None:
+def test_checkpoint_in_a_replica_of_data_parallel(network: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.nn.parallel.replicate asks each module for its replica and then gives it the other device's tensors."""
     extractor = CLPLoss(**network, checkpoint=True).extractor
     found = [block for block in extractor.modules() if "_replicate_for_data_parallel" in vars(block)]
     for block in found:
         replica = block._replicate_for_data_parallel()
-        assert vars(replica)["forward"].args == (replica,)
-        assert vars(block)["forward"].args == (block,)
+        seen: list[nn.Module] = []
+        monkeypatch.setattr(type(block), "forward", lambda module, seen=seen: seen.append(module))
+        for module in (replica, block):
+            module.forward()
+        assert seen[0] is replica
+        assert seen[1] is block
+        seen.clear()
+        alive = weakref.ref(replica)
+        del replica, module
+        assert alive() is None
     assert bool(found) == any(isinstance(module, nn.ModuleList) for module in extractor.modules())
 
 

@@ -44,7 +44,7 @@ SR = (0.5 * GT + 0.5 * UPSAMPLED).requires_grad_()
 
 def step(model: Model | None = None) -> Step:
     iteration = model.schedulers[0].last_epoch + 1 if model else 1
-    return Step(GT, LR, UPSAMPLED, LR, lambda images: images, lambda: model, iteration)
+    return Step(GT, LR, UPSAMPLED, LR, lambda images: images, lambda: model, lambda: iteration)
 
 
 def drawn(given: Any, model: Model | None = None) -> list[Tensor]:
@@ -70,7 +70,7 @@ def test_blur_is_a_gaussian_of_the_drawn_width() -> None:
 def test_every_image_is_blurred_by_its_own_kernel() -> None:
     same = {"type": "blur", "count": 2}
     (source,) = build_sources([same])
-    twins = Step(GT[:1].expand(3, -1, -1, -1), LR, UPSAMPLED, LR, lambda images: images, lambda: None)
+    twins = Step(GT[:1].expand(3, -1, -1, -1), LR, UPSAMPLED, LR, lambda images: images, lambda: None, lambda: 1)
     first, second = (negative.images for negative in source(twins))
     different = {tuple(image.flatten()[:50].tolist()) for image in (*first, *second)}
     assert len(different) == 6
@@ -267,6 +267,12 @@ def test_a_rehearsal_has_negatives_that_start_later_and_leaves_no_trace() -> Non
     other = Model(scale=2)
     with pytest.raises(ValueError, match="shape of `target`"):
         loss_with(sources, start_iter=2).bind(other)(SR, GT, LR)
+
+
+def test_models_with_schedulers_of_another_make() -> None:
+    model = Model()
+    model.schedulers = {"g": model.schedulers[0]}  # type: ignore[assignment]
+    assert loss_with(["lr", "blur"]).bind(model)(SR, GT, LR).isfinite()
 
 
 def test_lagged_in_the_loss() -> None:

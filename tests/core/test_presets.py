@@ -112,10 +112,11 @@ def test_another_network_takes_the_presets_layers_along() -> None:
     for loss in (CLPLoss(preset="aecr", model="random_convs"), CLPLoss("random_convs", preset="aecr")):
         assert loss.layer_weights == CLPLoss("random_convs").layer_weights
         assert loss.criterion == CLPLoss(preset="aecr", weights="random").criterion
-    assert (
-        CLPLoss(preset="aecr", criterion="batch_ratio", weights="random", model="vgg").layer_weights["relu1_1"]
-        == 1 / 32
-    )
+    for name in ("vgg", "vgg19"):
+        same = CLPLoss(preset="aecr", criterion="batch_ratio", weights="random", model=name)
+        assert same.layer_weights["relu1_1"] == 1 / 32
+    with pytest.raises(TypeError, match="multiple values for argument 'model'"):
+        CLPLoss("vgg", preset="aecr", model="random_convs")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

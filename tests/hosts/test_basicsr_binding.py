@@ -178,12 +178,19 @@ def test_two_losses_in_one_attribute(
     assert len({name for name in step_log(model) if name.startswith("clp_pull")}) == 2
 
 
+def test_an_output_of_a_validation_is_nothing_to_compare_with(model: SRModel, batch: dict[str, Tensor]) -> None:
+    model.feed_data(batch)
+    model.output = torch.zeros(1, 3, 200, 200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.cri_perceptual(model.net_g(model.lq), model.gt)
+
+
 def test_a_crop_of_sr_beside_the_whole_lr_batch_is_warned_of_once(model: SRModel, batch: dict[str, Tensor]) -> None:
     model.feed_data(batch)
     model.output = sr = model.net_g(model.lq)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model.cri_perceptual(sr, model.gt)
         with model.cri_perceptual.negatives(model.lq[..., 2:-2, 2:-2]):
             model.cri_perceptual(sr[..., 8:-8, 8:-8], model.gt[..., 8:-8, 8:-8])
     with pytest.warns(UserWarning, match=r"If SR is a crop, pass its LR: with loss\.negatives\(lr\)"):

@@ -219,6 +219,15 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
         assert (tmp_path / "elsewhere" / "net.pth").read_bytes() == content
 
 
+def test_a_link_to_nowhere_and_the_longest_name(tmp_path: Path) -> None:
+    for path in (tmp_path / "link", tmp_path / ("n" * 255)):
+        if path.name == "link":
+            path.symlink_to(tmp_path / "gone" / "net.pth")
+        with whole_file(path) as file:
+            file.write(b"content")
+        assert path.read_bytes() == b"content"
+
+
 def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
