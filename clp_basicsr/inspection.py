@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clp_basicsr.distances import DISTANCES
 from clp_basicsr.frames import as_images
-from clp_basicsr.images import check_images, resize_to
+from clp_basicsr.images import at_least_float32, check_images, resize_to
 from clp_basicsr.loss import CLPLoss
 from clp_basicsr.maps import LayerMaps, distance_of, layer_maps, map_value
 from clp_basicsr.negatives import SOURCES, Source
@@ -104,7 +104,7 @@ def inspect(
     for layer in list(anchors):
         parts = references.split(seen.pop(layer))
         views[layer], at_features[layer] = _view(loss, layer, anchors.pop(layer), *parts, network)
-    gradients = network.gradients(shown, at_features)
+    gradients = {layer: _at_the_hosts(sr, each, loss) for layer, each in network.gradients(shown, at_features).items()}
     whole = torch.stack(tuple(gradients.values())).sum(0)
     parts_of_loss = [numbers.loss for _, numbers in views.values()]
     shares = zip(_shares(parts_of_loss), _along(gradients, whole))
@@ -118,7 +118,7 @@ def inspect(
         },
         loss=sum(parts_of_loss),
         gradient=_norm(whole),
-        gradient_ratio=_over_l1(whole, shown, gt),
+        gradient_ratio=_over_l1(whole, sr, target),
         network=loss.extractor.name,
         criterion=type(loss.criterion).__name__,
         distance=next(name for name, each in DISTANCES.items() if each is distance_of(loss.criterion)),
@@ -157,6 +157,14 @@ def _sources_alone(loss: CLPLoss) -> tuple[Sequence[Source], tuple[str, ...]]:
     usable = [copy.deepcopy(source) for source, name in zip(loss.sources, names) if name in _ALONE]
     left_out = tuple(name for name in names if name not in _ALONE)
     return usable or [SOURCES["lr"]()], left_out
+
+
+def _at_the_hosts(sr: Tensor, gradient: Tensor, loss: CLPLoss) -> Tensor:
+    """Carry a gradient at `prepared` images back to the images as the host has them: in [-1, 1], of one channel."""
+    leaf = at_least_float32(sr).requires_grad_()
+    with torch.enable_grad():
+        (carried,) = torch.autograd.grad(loss.prepared(leaf), leaf, gradient)
+    return carried
 
 
 def _shares(values: Sequence[float]) -> list[float]:

@@ -105,7 +105,7 @@ class TiledNetwork:
                 wanted[(..., *inside)] = at_features[layer][(..., *outside)].to(features)
                 (gradient,) = torch.autograd.grad(features, part, wanted, retain_graph=True)
                 _cut(whole[layer], tile).add_(gradient)
-        return {layer: self._unpadded(gradient) for layer, gradient in whole.items()}
+        return {layer: self._folded(images, gradient) for layer, gradient in whole.items()}
 
     def crop(self, values: Tensor) -> Tensor:
         """Cut off what a map ``(…, h, w)`` shows of the padding."""
@@ -119,8 +119,12 @@ class TiledNetwork:
         right, bottom = self.padding
         return F.pad(images, (0, right, 0, bottom), mode="reflect") if right or bottom else images
 
-    def _unpadded(self, gradient: Tensor) -> Tensor:
-        return gradient[..., : self.height, : self.width]
+    def _folded(self, images: Tensor, gradient: Tensor) -> Tensor:
+        """Bring the gradient at the padding back to the pixels that it reflects."""
+        leaf = torch.zeros_like(images).requires_grad_()
+        with torch.enable_grad():
+            (folded,) = torch.autograd.grad(self._padded(leaf), leaf, gradient)
+        return folded
 
 
 def spans(length: int, size: int, overlap: int) -> Iterator[Span]:

@@ -6,6 +6,8 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -198,15 +200,27 @@ def test_on_a_gpu_events_tell_the_time_and_the_allocator_the_peak(monkeypatch: p
             assert happened[-1] == "synchronize", "before that there is no time to tell"
             return 250.0
 
+    @contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        happened.append(f"on {device}")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device", current)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: happened.append("synchronize"))
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: happened.append("reset"))
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1000)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 1700 if happened[-1] == "call" else 0)
-    device = torch.device("cuda")
+    device = torch.device("cuda:1")
     calls = {"only": lambda: happened.append("call")}
     assert rounds(calls, 2, 1, device) == {"only": [0.25, 0.25]}
-    assert happened == ["call", *["record", "call", "record", "synchronize"] * 2]
+    assert happened == ["call", *["on cuda:1", "record", "call", "record", "synchronize"] * 2]
     happened.clear()
     assert peak_bytes(calls["only"], device) == 700
     assert happened == ["call", "synchronize", "reset", "call"]
+
+
+@pytest.mark.parametrize("name", ["perceptual:bfloat16", "lpips:compile", "perceptual:nonsense"])
+def test_rivals_have_no_settings(name: str) -> None:
+    with pytest.raises(ValueError, match=f"must have no setting but channels_last, but got '{name}'"):
+        build(name, torch.device("cpu"))

@@ -155,11 +155,11 @@ def _matched(folder: Path, arms: dict[str, Any], arm: str) -> tuple[float, Tenso
     """Return an arm's weight, on a training set of one crop, which all crops are then; and its SR, GT and LR."""
     from PIL import Image
 
-    from benchmarks.study.images import read
     from benchmarks.study.matching import load_network, matched_weights
     from benchmarks.study.matrix import read_matrix
     from clp_basicsr import register
     from clp_basicsr.demo.photos import photo
+    from clp_basicsr.pictures.files import read_image
 
     register()
     from basicsr.archs import build_network
@@ -173,7 +173,7 @@ def _matched(folder: Path, arms: dict[str, Any], arm: str) -> tuple[float, Tenso
         crop.resize((side, side), Image.Resampling.BOX).save(folder / kind / "a.png")
     folders = {kind: folder / kind for kind in ("gt", "lq")}
     weight = matched_weights(matrix, folders, folder / "start.pth", folder)[arm]
-    target, lr = read(folders["gt"] / "a.png"), read(folders["lq"] / "a.png")
+    target, lr = read_image(folders["gt"] / "a.png"), read_image(folders["lq"] / "a.png")
     return weight, load_network(matrix, folder / "start.pth")(lr).requires_grad_(), target, lr
 
 
@@ -187,6 +187,23 @@ def test_matched_weight_makes_the_gradient_at_sr_that_of_l1(tmp_path: Path) -> N
     weight, sr, target, lr = _matched(tmp_path, MATRIX["arms"], "pull")
     clp = CLPLoss(**MATRIX["features"], push_weight=0, loss_weight=weight)
     torch.testing.assert_close(_norm(clp(sr, target, lr), sr), _norm((sr - target).abs().mean(), sr))
+
+
+@needs_basicsr
+def test_an_arm_that_has_changed_is_matched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.study import matching
+    from benchmarks.study.matrix import read_matrix
+
+    measured: list[str] = []
+    monkeypatch.setattr(matching, "_weight", lambda *_: measured.append("once more") or len(measured))
+    monkeypatch.setattr(matching, "load_network", lambda *_: None)
+    monkeypatch.setattr(matching, "_crops", lambda *_: [])
+    arms = {**MATRIX["arms"], "wide": {"push_weight": 1}}
+    weights = [
+        matching.matched_weights(read_matrix(_write(tmp_path / "m.yml", arms=each)), {}, tmp_path, tmp_path)["wide"]
+        for each in (arms, arms, {**arms, "wide": {"push_weight": 2}})
+    ]
+    assert weights[0] == weights[1] != weights[2]
 
 
 @needs_basicsr

@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
-from benchmarks.study.bootstrap import Interval, interval
 from benchmarks.study.detail import detail_and_artefact, sharpness
+from benchmarks.study.intervals import Interval, coverage, interval
 from benchmarks.study.matrix import Run
 from benchmarks.study.report import main as report_file
 from benchmarks.study.results import Results, differences, read_csv, write_csv
 from benchmarks.study.tables import report, shown
 
 
-def test_interval_is_that_of_every_possible_draw() -> None:
-    """All 3^3 draws of seeds times 2^2 of photos, by plain loops."""
-    values = np.array([[1.0, 4.0], [2.0, -3.0], [0.5, 7.0]])
-    means = [
-        np.mean([values[seed, photo] for seed in seeds for photo in photos])
-        for seeds in itertools.product(range(3), repeat=3)
-        for photos in itertools.product(range(2), repeat=2)
-    ]
-    found = interval(values, confidence=0.6, draws=200_000)
-    assert found.mean == pytest.approx(values.mean())
-    # The draws are a sample: their quantiles lie between nearby ones of all.
-    for quantile, end in ((0.2, found.low), (0.8, found.high)):
-        assert np.quantile(means, quantile - 0.02) - 1e-9 <= end <= np.quantile(means, quantile + 0.02) + 1e-9
-
-
-@pytest.mark.parametrize("shape", [(400, 1), (1, 400)])
-def test_interval_of_many_seeds_or_photos_is_the_normal_one(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shape", [(12, 1), (1, 12)])
+def test_interval_over_seeds_or_photos_alone_is_students(shape: tuple[int, int]) -> None:
     values = np.random.default_rng(1).normal(0.3, 1, shape)
-    found = interval(values)
-    half = 1.96 * values.std() / 20
-    assert found.low == pytest.approx(values.mean() - half, abs=0.01)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.01)
+    expected = stats.ttest_1samp(values.ravel(), 0).confidence_interval(0.9)
+    assert interval(values, confidence=0.9)[1:] == pytest.approx(tuple(expected))
+
+
+def test_interval_of_crossed_seeds_and_photos_by_plain_loops() -> None:
+    values = [[1.0, 4.0, 2.5], [2.0, -3.0, 0.5]]
+    mean = sum(map(sum, values)) / 6
+    rows, columns = [sum(row) / 3 - mean for row in values], [sum(column) / 2 - mean for column in zip(*values)]
+    rest = [values[s][p] - mean - rows[s] - columns[p] for s in range(2) for p in range(3)]
+    seeds = 3 * sum(each**2 for each in rows) / 1
+    photos = 2 * sum(each**2 for each in columns) / 2
+    left = sum(each**2 for each in rest) / 2
+    variance = max(seeds + photos - left, seeds, photos, left)
+    degrees = max(1, variance**2 / (seeds**2 / 1 + photos**2 / 2 + left**2 / 2))
+    half = stats.t.ppf(0.975, degrees) * math.sqrt(variance / 6)
+    assert interval(np.array(values)) == pytest.approx((mean, mean - half, mean + half))
+
+
+@pytest.mark.parametrize("spreads", [(1, 1, 1), (0, 1, 0.3), (1, 0, 0.3), (0, 0, 1)])
+def test_intervals_hold_the_truth_as_often_as_they_say(spreads: tuple[float, float, float]) -> None:
+    assert coverage(3, 4, spreads, tables=500) > 0.92
+
+
+def test_one_number_says_nothing() -> None:
+    assert interval(np.array([[2.0]])) == (2.0, -math.inf, math.inf)
 
 
 def test_interval_without_spread_and_its_side() -> None:

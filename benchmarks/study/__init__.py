@@ -2,6 +2,6 @@
 
 `matrix` says what is trained, `data` from which photos, `matching` how strong each arm's loss is, `options` writes
 BasicSR's option files, `runs` trains and judges them in processes of their own, `judges` (with `detail`) measures,
-`bootstrap` says how sure a difference is, `tables` and `pictures` show it. `feature_l1` is BasicSR's PerceptualLoss
+`intervals` says how sure a difference is, `tables` and `pictures` show it. `feature_l1` is BasicSR's PerceptualLoss
 on the extractor of CLPLoss.
 """

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("matrix", type=Path, help="a YAML file such as benchmarks/study/small.yml")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for everything that is written")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default: %(default)s)")
+    parser.add_argument("--jobs", type=_positive, default=2, help="runs at a time (default: %(default)s)")
     parser.add_argument("--test", action="store_true", help="judge what is trained on the test photos")
     parser.add_argument("--show", nargs="+", metavar="ARM", help="the arms in the pictures (default: all)")
     options = parser.parse_args(arguments)
@@ -42,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_csv(results, study / f"{title}.csv")
     print(report.write(results, study, title))
     photos.draw(matrix, study, part, title, options.show)
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, but got {text}")
+    return int(text)
 
 
 if __name__ == "__main__":

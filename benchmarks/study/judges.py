@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.study.detail import detail_and_artefact, sharpness
-from benchmarks.study.images import as_bytes
 from clp_basicsr.metrics import feature_distance
+from clp_basicsr.pictures.files import as_bytes
 
 
 class Pair(NamedTuple):

@@ -15,26 +15,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.study.images import read
 from benchmarks.study.matrix import Matrix
 from clp_basicsr.binding import BoundModule
 from clp_basicsr.gradients import squared_norms
+from clp_basicsr.pictures.files import read_image
 
 _CROPS = 64
 
 
 def matched_weights(matrix: Matrix, train: Mapping[str, Path], start: Path, study: Path) -> dict[str, float]:
-    """Return each arm's ``loss_weight`` at strength 1; measured once and kept in ``weights.json``."""
+    """Return each arm's ``loss_weight`` at strength 1; kept in ``weights.json``, beside what it was measured of."""
     path = study / "weights.json"
-    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-    missing = [arm for arm, keywords in matrix.arms.items() if keywords is not None and arm not in known]
+    known: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+    common = {"start": matrix.start, "network_g": matrix.network_g, "crop": matrix.crop}
+    wanted = {arm: common | {"loss": matrix.loss(arm)} for arm, keywords in matrix.arms.items() if keywords is not None}
+    missing = [arm for arm, of in wanted.items() if known.get(arm, {}).get("of") != of]
     if missing:
         network = load_network(matrix, start)
         crops = list(_crops(matrix, train))
         for arm in missing:
-            known[arm] = _weight(_measurable(matrix.loss(arm), network), network, crops)
+            weight = _weight(_measurable(matrix.loss(arm), network), network, crops)
+            known[arm] = {"weight": weight, "of": wanted[arm]}
         path.write_text(json.dumps(known, indent=1))
-    return known
+    return {arm: known[arm]["weight"] for arm in wanted}
 
 
 def load_network(matrix: Matrix, checkpoint: Path) -> nn.Module:
@@ -99,7 +102,7 @@ def _crops(matrix: Matrix, train: Mapping[str, Path]) -> Iterator[tuple[Tensor, 
     chance, side = random.Random(0), matrix.crop // matrix.scale
     names = sorted(path.name for path in train["gt"].iterdir())
     for name in chance.choices(names, k=_CROPS):
-        gt, lr = read(train["gt"] / name).to(device()), read(train["lq"] / name).to(device())
+        gt, lr = read_image(train["gt"] / name).to(device()), read_image(train["lq"] / name).to(device())
         top, left = (chance.randint(0, length - side) for length in lr.shape[-2:])
         yield _cut(gt, top, left, side, matrix.scale), _cut(lr, top, left, side, 1)
 

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.study import data, runs
-from benchmarks.study.images import as_bytes, pairs
+from benchmarks.study.images import pairs
 from benchmarks.study.judges import JUDGES
 from benchmarks.study.matrix import Matrix, Run
 from benchmarks.study.pictures import side_by_side
 from benchmarks.study.results import Scores, groups
 from clp_basicsr.images import resize_to
+from clp_basicsr.pictures.files import as_bytes
 
 _CROP = 72
 

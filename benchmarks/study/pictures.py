@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.study.bootstrap import interval
+from benchmarks.study.intervals import interval
 from benchmarks.study.judges import JUDGES
 from benchmarks.study.results import Results, arms, differences, groups
 from benchmarks.study.tables import PULL, title
@@ -26,6 +26,8 @@ def plot(results: Results, path: Path) -> None:
     from matplotlib import pyplot
 
     shown = [group for group in groups(results) if PULL in arms(results, group)]
+    if not shown:
+        return  # a matrix without that arm has nothing to be compared with
     trained = next(iter(next(iter(results.values())).values()))
     judges = [judge for judge in _PLOTTED if judge in trained]
     figure, panels = pyplot.subplots(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from benchmarks.study.bootstrap import Interval, interval
+from benchmarks.study.intervals import Interval, interval
 from benchmarks.study.judges import JUDGES
 from benchmarks.study.matrix import CONTROL
 from benchmarks.study.results import Results, arms, differences, groups, values

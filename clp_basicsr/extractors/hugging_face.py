@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
+from clp_basicsr.extractors.base import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    FeatureExtractor,
+    Options,
+    check_layers,
+    freeze,
+)
 from clp_basicsr.extractors.dino_models import DEFAULT_LAYER_WEIGHTS, DINO_MODELS
 from clp_basicsr.extractors.recomputing import recompute_blocks
 from clp_basicsr.extractors.weights import RANDOM, folder_at, hugging_face_cache, seeded_initialisation
@@ -21,6 +29,9 @@ from clp_basicsr.messages import reason, shown
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
     from typing_extensions import Unpack
+
+
+_PREPROCESSOR = "preprocessor_config.json"
 
 
 class HuggingFaceBackbone(FeatureExtractor):
@@ -62,7 +73,8 @@ class HuggingFaceBackbone(FeatureExtractor):
             config = _shortened(config, chosen)
             smallest = _stride(config, len(config.stage_names) - 1)
             multiple = _stride(config, int(chosen[-1].removeprefix("block")))
-        super().__init__(name, chosen, default, minimum_size=smallest, **options)
+        mean, std = _statistics(name, source) if weights != RANDOM else (IMAGENET_MEAN, IMAGENET_STD)
+        super().__init__(name, chosen, default, minimum_size=smallest, mean=mean, std=std, **options)
         self.multiple = multiple
         self.network: Any = freeze(_network(name, source, config, weights))
         self.recomputes = False
@@ -127,6 +139,39 @@ def _cached_or_fetched(load: Callable[..., Any], source: str, **keywords: Any) -
         if _is_folder(source):
             raise
     return load(source, local_files_only=False, **keywords)
+
+
+def _statistics(name: str, source: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Return mean and standard deviation of the images that a checkpoint was trained on: ImageNet's, but for some."""
+    if name in DINO_MODELS and not _is_folder(source):
+        return IMAGENET_MEAN, IMAGENET_STD
+    from transformers.utils import cached_file
+
+    try:
+        file = _cached_or_fetched(cached_file, source, filename=_PREPROCESSOR)
+        numbers = json.loads(Path(file).read_text(encoding="utf-8"))
+        mean, std = numbers.get("image_mean", IMAGENET_MEAN), numbers.get("image_std", IMAGENET_STD)
+    except OSError as error:
+        if not _is_folder(source):
+            warnings.warn(
+                f"The {_PREPROCESSOR} of '{source}', which says how its images are normalised, could not be had: "
+                f"{reason(error)} ImageNet's mean and standard deviation are used.",
+                stacklevel=6,
+            )
+        return IMAGENET_MEAN, IMAGENET_STD
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f"'{_PREPROCESSOR}' in '{source}' must be a JSON object, but it is not: {error}") from error
+    for what, each in (("image_mean", mean), ("image_std", std)):
+        if not _is_three_numbers(each) or (what == "image_std" and not all(each)):
+            raise ValueError(
+                f"`{what}` of {_PREPROCESSOR} in '{source}' must be three numbers, one for each channel, but got "
+                f"{shown(each)}."
+            )
+    return mean, std
+
+
+def _is_three_numbers(given: object) -> bool:
+    return isinstance(given, list | tuple) and len(given) == 3 and all(isinstance(each, int | float) for each in given)
 
 
 def _random_config(name: str) -> PretrainedConfig:

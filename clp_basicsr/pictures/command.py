@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import yaml
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from clp_basicsr.images import resize_to
@@ -18,6 +16,7 @@ from clp_basicsr.inspection import Inspection, inspect
 from clp_basicsr.loss import CLPLoss
 from clp_basicsr.messages import reason
 from clp_basicsr.pictures.canvas import check_matplotlib, pixels
+from clp_basicsr.pictures.files import read_image
 from clp_basicsr.pictures.page import page
 from clp_basicsr.pictures.sheet import draw_sheet, notes, summary
 from clp_basicsr.tiles import SIZE
@@ -162,9 +161,8 @@ def _read(path: Path, flag: str) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"Flag `{flag}` must name an image file, but there is none at '{path}'.")
     try:
-        pixels = np.array(Image.open(path).convert("RGB"), dtype=np.float32) / 255
-    except (UnidentifiedImageError, OSError) as error:
+        return read_image(path)
+    except OSError as error:
         raise ValueError(
             f"Flag `{flag}` must name an image file, but '{path}' cannot be read: {reason(error)}"
         ) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()

@@ -151,9 +151,12 @@ def _panel(place: Axes, title: str, lines: Sequence[Line]) -> None:
 
 
 def running_mean(values: Sequence[float]) -> NDArray[np.float64]:
-    """Return at each place the mean of the values up to it, at most the last twentieth of all."""
+    """Return at each place the mean of the finite values up to it, at most the last twentieth of all."""
     window = max(2, len(values) // 20)
-    sums = np.concatenate(([0.0], np.cumsum(values)))
-    stops = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, stops - window)
-    return np.asarray((sums[stops] - sums[starts]) / (stops - starts))
+    curve = np.asarray(values, dtype=np.float64)
+    return np.array([_mean_of_finite(curve[max(0, stop - window) : stop]) for stop in range(1, len(curve) + 1)])
+
+
+def _mean_of_finite(values: NDArray[np.float64]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")

@@ -47,7 +47,7 @@ def draw_sheet(seen: Inspection, title: str, sr_is: str = "SR") -> Figure:
     height, width = seen.images["GT"].shape[-2:]
     row = min(max(_COLUMN * 0.8 * height / width, 1.6), 5.0) + 0.45
     figure = new_figure(5 * _COLUMN, row * (1 + len(seen.layers)) + 1.3)
-    figure.suptitle(f"{title}\n{summary(seen)}", fontsize=11)
+    figure.suptitle(f"{title}\n{summary(seen)}", fontsize=11, parse_math=False)
     figure.supxlabel(_footer(seen), fontsize=_SMALL, x=0.01, ha="left")
     axes: Any = figure.subplots(1 + len(seen.layers), 5, squeeze=False)
     titles = ("LR, upsampled", sr_is, "GT")

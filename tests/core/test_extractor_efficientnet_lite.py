@@ -13,9 +13,14 @@ from torch import Tensor, nn
 
 from clp_basicsr import CLPLoss, build_extractor
 
-from .oracles import normalised
-
 Photos = tuple[Tensor, Tensor]
+
+
+def normalised(images: Tensor) -> Tensor:
+    """As the authors' input pipeline (efficientnet/lite/efficientnet_lite_builder.py) does with 8-bit images."""
+    return (images * 255 - 127) / 128
+
+
 CATS = range(281, 286)
 BLOCKS = 16
 
@@ -53,7 +58,7 @@ def test_every_block_is_the_packages(whole: Any, photo_batch: Photos, size: tupl
     features = build_extractor("efficientnet_lite0", [f"block{block}" for block in range(1, BLOCKS + 1)])(images)
     assert len(features) == len(expected) == BLOCKS
     for ours, theirs in zip(features.values(), expected):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
 
 
 def test_every_block_of_the_larger_ones(judge: tuple[str, Any], photo_batch: Photos) -> None:
@@ -63,7 +68,7 @@ def test_every_block_of_the_larger_ones(judge: tuple[str, Any], photo_batch: Pho
     features = build_extractor(name, [f"block{block}" for block in range(1, len(expected) + 1)])(images)
     assert len(features) == len(expected) > BLOCKS
     for ours, theirs in zip(features.values(), expected):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
 
 
 def test_default_layers_of_the_larger_ones(judge: tuple[str, Any], photo_batch: Photos) -> None:
@@ -101,6 +106,19 @@ def test_its_weights_are_trained(whole: Any) -> None:
 
 def test_the_larger_ones_are_trained(judge: tuple[str, Any]) -> None:
     assert int(cat_probabilities(judge[1]).argmax()) in CATS
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_the_running_statistics_say_how_images_were_normalised(name: str) -> None:
+    """With ImageNet's mean and deviation, 2.2 times the contrast, the first layer's variance is three times its own."""
+    photos = [torch.from_numpy(photo()).permute(2, 0, 1)[None] for photo in (data.astronaut, data.chelsea, data.coffee)]
+    images = torch.cat([F.interpolate(photo.float() / 255, (224, 224), mode="area") for photo in photos])
+    extractor = build_extractor(name, ["block1"])
+    stem = extractor.get_submodule("stem")
+    with torch.no_grad():
+        variance = stem[0]((images - extractor.mean) / extractor.std).var((0, 2, 3))  # type: ignore[index]
+    ratio = (variance / stem[1].running_var).log().median().exp()  # type: ignore[index]
+    assert 0.5 < ratio < 2
 
 
 def test_default_layers_are_the_last_of_each_stride(photo_batch: Photos) -> None:

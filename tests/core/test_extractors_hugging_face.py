@@ -1,5 +1,6 @@
 """DINO's features by name against transformers' whole models, and where the network is cut."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,6 +46,23 @@ def checkpoint(
 
 def blocks_of(layers: Sequence[int]) -> list[str]:
     return [f"block{layer}" for layer in layers]
+
+
+def test_images_are_normalised_as_the_checkpoint_says(dino_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(dino_folder, tmp_path / "own"))
+    assert build_extractor(str(folder)).mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1]}')
+    for extractor in (build_extractor(str(folder)), build_extractor("dinov2_small", weights=str(folder))):
+        assert extractor.mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
+        assert extractor.std.flatten().tolist() == pytest.approx([0.2, 0.2, 0.1])
+
+
+@pytest.mark.parametrize("content", ['{"image_mean": 0.5}', '{"image_std": [0.5, 0, 1]}', "[1, 2", "[]"])
+def test_statistics_that_cannot_be_meant(content: str, dino_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(dino_folder, tmp_path / "own"))
+    (folder / "preprocessor_config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json.* must be .* but "):
+        build_extractor(str(folder))
 
 
 @pytest.mark.parametrize("blocks", [(1,), (2, 3), (1, 4)], ids=str)

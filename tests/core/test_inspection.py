@@ -135,3 +135,19 @@ def test_range_of_minus_one_to_one(vgg_weights: Path, photo_batch: Photos) -> No
     )
     assert shifted.loss == pytest.approx(plain.loss, rel=1e-5)
     torch.testing.assert_close(shifted.images["SR"], plain.images["SR"])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("range_norm", [False, True])
+def test_gradients_are_those_at_the_hosts_images(
+    channels: int, range_norm: bool, vgg_weights: Path, photo_batch: Photos
+) -> None:
+    loss = vgg(vgg_weights, range_norm=range_norm)
+    sr, gt, lr = (each.detach()[:, :channels] for each in crop(photo_batch, 1, 48, torch.float64))
+    sr, gt, lr = ((each * 2 - 1 if range_norm else each) for each in (sr, gt, lr))
+    seen = inspect(loss, sr, gt, lr)
+    leaf = sr.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss.evaluate(leaf, gt, lr), leaf)
+    (pixel,) = torch.autograd.grad(F.l1_loss(leaf, gt), leaf)
+    torch.testing.assert_close(seen.gradient, gradient[0].square().sum(0).sqrt())
+    assert seen.gradient_ratio == pytest.approx(float(gradient.norm() / pixel.norm()), rel=1e-5)

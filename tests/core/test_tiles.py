@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from clp_basicsr import build_extractor
@@ -61,6 +62,18 @@ def test_sizes_that_are_no_multiple_of_a_patch(dino_folder: Path, photo_batch: P
     gradient = tiled.gradients(image, {layer: torch.ones_like(each) for layer, each in features.items()})["block2"]
     assert gradient.shape == image.shape
     assert gradient.abs().sum(1).min() > 0
+
+
+def test_gradient_at_the_padding_goes_back_to_what_it_reflects(vgg_weights: Path, photo_batch: Photos) -> None:
+    extract = network("vgg", vgg_weights)
+    image = enlarged(photo_batch, 121, 131).gt.double()  # one pixel short of a multiple of two, twice
+    tiled = TiledNetwork(extract, image, size=96, overlap=16)
+    leaf = image.clone().requires_grad_()
+    features = extract(F.pad(leaf, (0, 1, 0, 1), mode="reflect"))
+    wanted = {layer: torch.ones_like(each) for layer, each in features.items()}
+    for layer, gradient in tiled.gradients(image, wanted).items():
+        (expected,) = torch.autograd.grad(features[layer], leaf, wanted[layer], retain_graph=True)
+        torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_an_image_of_a_tiles_size_is_seen_whole(dino_folder: Path, photo_batch: Photos) -> None:

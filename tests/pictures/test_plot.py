@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,3 +140,12 @@ def test_missing_packages(
     monkeypatch.setitem(sys.modules, package, None)
     assert main(["plot", "a"]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_a_number_that_is_none_leaves_the_others_alone() -> None:
+    values = [1.0] * 40
+    values[5], values[20] = math.nan, math.inf
+    assert running_mean(values).tolist() == pytest.approx([1.0] * 40)
+    huge = running_mean([1.0, 1e30, *[1.0] * 40])
+    assert huge[10] == 1.0
+    assert math.isnan(running_mean([math.nan])[0])

@@ -1,0 +1,33 @@
+"""Image files to tensors and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+
+def read_image(path: Path) -> Tensor:
+    """Return an image file as RGB ``(1, 3, H, W)`` in [0, 1], turned and scaled as OpenCV reads it for BasicSR.
+
+    Raises:
+        OSError: if it is no image file.
+    """
+    with Image.open(path) as file:
+        image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I"):  # grey of 16 bits, which convert("RGB") would cut off at 255
+            grey = np.asarray(image, dtype=np.float32) / 65535
+            pixels = np.repeat(grey[..., None], 3, axis=2)
+        else:
+            pixels = np.array(image.convert("RGB"), dtype=np.float32) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+
+
+def as_bytes(image: Tensor) -> NDArray[np.uint8]:
+    """Return ``(1, 3, H, W)`` in [0, 1] as RGB ``(H, W, 3)`` of 8 bits, as it would be saved."""
+    pixels = (image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+    return np.ascontiguousarray(pixels.cpu().numpy())
