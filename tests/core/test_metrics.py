@@ -24,7 +24,6 @@ from .oracles import (
     arrays,
     crop,
     loop_relative,
-    normalised,
     torchvision_features,
     torchvision_vgg,
     upsampled,
@@ -94,7 +93,7 @@ def test_feature_distance_is_lpips_formula(weights: dict[str, float] | None, pho
             block.register_forward_hook(lambda *hooked, to=seen: to.append(hooked[2])) for block in network._blocks
         ]
         with torch.no_grad():
-            network(normalised(image[..., BORDER:-BORDER, BORDER:-BORDER]))
+            network((image[..., BORDER:-BORDER, BORDER:-BORDER] * 255 - 127) / 128)
         for handle in handles:
             handle.remove()
     chosen = weights or {"block1": 1.0, "block3": 1.0, "block5": 1.0, "block11": 1.0}
