@@ -31,8 +31,8 @@ def interval(values: NDArray[np.float64], confidence: float = 0.95) -> Interval:
     Seeds and photos are crossed random effects: the variance of the mean is ``(M_seeds + M_photos - M_rest) / (S P)``
     of their mean squares, of which no part counts less than nothing, and Student's t has the degrees of freedom of
     Satterthwaite (1946), "An approximate distribution of estimates of variance components". A bootstrap of seeds and
-    photos, which stood here first, holds the truth in 76 to 89 % of such small tables instead of 95 %. Give
-    differences of pairs (same seed, same photo) to compare two arms.
+    photos, which stood here first, is too narrow for so few of them.
+    Give differences of pairs (same seed, same photo) to compare two arms.
 
     Args:
         values: one number for each seed and photo, ``(S, P)``; with one seed or one photo it is the plain t interval
