@@ -34,6 +34,7 @@ def isolated(folder: Path) -> Iterator[None]:
     """Work in ``folder``; put back what BasicSR changes in a process: its logger, cwd, random states."""
     before, numpy_state, random_state = Path.cwd(), np.random.get_state(), random.getstate()
     benchmark, threads = torch.backends.cudnn.benchmark, torch.get_num_threads()
+    _forget_logger()  # somebody may have asked for it outside of a run: it would have no file in this one
     os.chdir(folder)
     torch.set_num_threads(1)  # quicker than two for nets this small, and the same sums every time
     try:
