@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--model", default="efficientnet_lite0", help="the loss's network (default: %(default)s)")
     demo.add_argument("--weights", help="its weights: a file, a checkpoint folder, or 'random'")
     demo.add_argument(
-        "--iterations", type=_positive, default=ITERATIONS, help="length of the training (default: %(default)s)"
+        "--iterations", type=positive, default=ITERATIONS, help="length of the training (default: %(default)s)"
     )
     demo.add_argument("--fresh", action="store_true", help="start anew instead of continuing an earlier run")
     looking = commands.add_parser("inspect", help="draw what the loss sees of one image: maps, gradient, layers")
@@ -65,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Read a flag's whole number above 0, for argparse."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, but got {text}")

@@ -161,7 +161,7 @@ def _sources_alone(loss: CLPLoss) -> tuple[Sequence[Source], tuple[str, ...]]:
 
 def _at_the_hosts(sr: Tensor, gradient: Tensor, loss: CLPLoss) -> Tensor:
     """Carry a gradient at `prepared` images back to the images as the host has them: in [-1, 1], of one channel."""
-    leaf = at_least_float32(sr).requires_grad_()
+    leaf = at_least_float32(sr).detach().requires_grad_()
     with torch.enable_grad():
         (carried,) = torch.autograd.grad(loss.prepared(leaf), leaf, gradient)
     return carried

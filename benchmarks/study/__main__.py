@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.study import photos, report, runs
 from benchmarks.study.matrix import read_matrix
 from benchmarks.study.results import write_csv
+from clp_basicsr.cli import positive
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("matrix", type=Path, help="a YAML file such as benchmarks/study/small.yml")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for everything that is written")
-    parser.add_argument("--jobs", type=_positive, default=2, help="runs at a time (default: %(default)s)")
+    parser.add_argument("--jobs", type=positive, default=2, help="runs at a time (default: %(default)s)")
     parser.add_argument("--test", action="store_true", help="judge what is trained on the test photos")
     parser.add_argument("--show", nargs="+", metavar="ARM", help="the arms in the pictures (default: all)")
     options = parser.parse_args(arguments)
@@ -42,12 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_csv(results, study / f"{title}.csv")
     print(report.write(results, study, title))
     photos.draw(matrix, study, part, title, options.show)
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, but got {text}")
-    return int(text)
 
 
 if __name__ == "__main__":

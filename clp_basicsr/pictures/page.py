@@ -12,9 +12,9 @@ from string import Template
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from clp_basicsr.inspection import Inspection
+from clp_basicsr.pictures.files import as_bytes
 from clp_basicsr.pictures.sheet import notes, summary
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -30,7 +30,8 @@ def page(seen: Inspection, title: str, titles: Mapping[str, str], sheet: NDArray
         sheet: the drawn sheet ``(H, W, 3)``.
     """
     images = "\n".join(
-        f'<img id="image-{key}" alt="{key}" src="{_data_uri(_eight_bit(image))}">' for key, image in seen.images.items()
+        f'<img id="image-{key}" alt="{key}" src="{_data_uri(as_bytes(image[None]))}">'
+        for key, image in seen.images.items()
     )
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
@@ -59,10 +60,6 @@ def _table(seen: Inspection) -> str:
         cells = (html.escape(layer), *numbers, f"{view.loss_share:.1%}", f"{view.gradient_share:.1%}")
         rows.append("".join(f"<td>{each}</td>" for each in cells))
     return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
-
-
-def _eight_bit(image: Tensor) -> NDArray[np.uint8]:
-    return (image * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def _data_uri(image: NDArray[np.uint8]) -> str:
