@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +21,29 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 if importlib.util.find_spec("basicsr") is None:
     pytest.skip("the demo trains with BasicSR, which is not installed", allow_module_level=True)
 
-from clp_basicsr.demo.options import write_options
+from hosts.runs import isolated
+
+from clp_basicsr.cli import main
+from clp_basicsr.demo import photos
+from clp_basicsr.demo.options import options_text
 from clp_basicsr.demo.photos import TRAINING_PHOTOS, VALIDATION_PHOTOS, build_data_set, photo
 
 RUN = Path("experiments/clp_demo_efficientnet_lite0")
 
 
-def _demo(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clp_basicsr.cli", "demo", *flags]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+def _demo(folder: Path, *flags: str) -> None:
+    """In this process, which has imported everything already."""
+    with isolated(folder):
+        assert main(["demo", *flags]) == 0
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with a run of 6 iterations, and what it printed."""
-    folder = tmp_path_factory.mktemp("demo")
-    result = _demo(folder, "--iterations", "6")
-    assert result.returncode == 0, result.stderr
-    return folder, result.stdout + result.stderr
+    folder, printed = tmp_path_factory.mktemp("demo"), io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        _demo(folder, "--iterations", "6")
+    return folder, printed.getvalue()
 
 
 def test_writes_what_it_promises(finished: tuple[Path, str]) -> None:
@@ -64,20 +71,19 @@ def test_picture_shows_three_different_crops_of_both_photos(finished: tuple[Path
     assert np.abs(sr - bicubic).mean() > 1
 
 
-def test_second_run_continues_and_fresh_keeps_the_earlier_one(finished: tuple[Path, str]) -> None:
+def test_second_run_continues_and_fresh_keeps_the_earlier_one(
+    finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, _ = finished
     (folder / RUN / "models/net_g_latest.pth").unlink()  # as after a kill between the last checkpoint and this
-    again = _demo(folder, "--iterations", "6")
-    assert again.returncode == 0, again.stderr
-    assert "has its 6 iterations" in again.stdout
+    _demo(folder, "--iterations", "6")
+    assert "has its 6 iterations" in capsys.readouterr().out
 
-    longer = _demo(folder, "--iterations", "9")
-    assert longer.returncode == 0, longer.stderr
-    assert "at iteration 6 of 9" in longer.stdout
+    _demo(folder, "--iterations", "9")
+    assert "at iteration 6 of 9" in capsys.readouterr().out
     assert torch.load(folder / RUN / "training_states/9.state", weights_only=True)["iter"] == 9
 
-    fresh = _demo(folder, "--iterations", "3", "--fresh")
-    assert fresh.returncode == 0, fresh.stderr
+    _demo(folder, "--iterations", "3", "--fresh")
     (earlier,) = (folder / "experiments").glob(f"{RUN.name}_archived_*")
     assert (earlier / "training_states/9.state").is_file()
     assert not (folder / RUN / "training_states/9.state").exists()
@@ -88,9 +94,8 @@ def test_the_file_for_images_without_gt_upsamples_them(finished: tuple[Path, str
     (block,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "SingleImageDataset" in block]
     folder, _ = finished
     (folder / "upsample.yml").write_text(block)
-    command = [sys.executable, "-m", "clp_basicsr.cli", "test", "-opt", "upsample.yml"]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
+    with isolated(folder):
+        main(["test", "-opt", "upsample.yml"])
     small, large = (Image.open(folder / path) for path in ("datasets/clp_demo/val/lr/chelsea.png", _upsampled(folder)))
     assert large.size == tuple(4 * side for side in small.size)
 
@@ -100,7 +105,9 @@ def _upsampled(folder: Path) -> Path:
     return path
 
 
-def test_ctrl_c_leaves_a_state_that_the_same_command_continues(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_state_that_the_same_command_continues(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = [sys.executable, "-m", "clp_basicsr.cli", "demo", "--iterations", "100000"]
     process = subprocess.Popen(
         command,
@@ -127,14 +134,13 @@ def test_ctrl_c_leaves_a_state_that_the_same_command_continues(tmp_path: Path) -
     (state,) = (tmp_path / RUN / "training_states").glob("*.state")
     iteration = int(state.stem)
     assert torch.load(state, weights_only=True)["iter"] == iteration
-    result = _demo(tmp_path, "--iterations", str(iteration + 2))
-    assert result.returncode == 0, result.stderr
-    assert f"at iteration {iteration} of {iteration + 2}" in result.stdout
+    _demo(tmp_path, "--iterations", str(iteration + 2))
+    assert f"at iteration {iteration} of {iteration + 2}" in capsys.readouterr().out
 
 
-def test_another_network_with_its_weights(tmp_path: Path, vgg_weights: Path) -> None:
-    result = _demo(tmp_path, "--model", "vgg", "--weights", str(vgg_weights), "--iterations", "2")
-    assert result.returncode == 0, result.stderr
+def test_another_network_with_its_weights(tmp_path: Path, vgg_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photos, "VALIDATION_PHOTOS", ("chelsea",))  # a small one: VGG19 takes its time on a CPU
+    _demo(tmp_path, "--model", "vgg", "--weights", str(vgg_weights), "--iterations", "2")
     options = (tmp_path / "experiments/clp_demo_vgg/clp_demo_vgg.yml").read_text()
     assert str(vgg_weights) in options
 
@@ -152,11 +158,26 @@ def test_lr_is_the_downsampled_gt_and_photos_are_held_out(tmp_path: Path) -> Non
     assert np.abs(area - lr).mean() < 4
 
 
-def test_options_take_a_path_with_quotes(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:weights=.random.")
+def test_a_run_is_not_continued_with_another_loss(
+    finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = finished
+    options = folder / "datasets/clp_demo/clp_demo_efficientnet_lite0.yml"
+    before = options.read_text()
+    with isolated(folder):
+        assert main(["demo", "--weights", "random", "--iterations", "9"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"clp-basicsr demo: A run that is continued must keep its loss, but that in '{RUN}' has {{")
+    assert "'weights': 'random'" in said
+    assert "Use --fresh" in said
+    assert options.read_text() == before
+
+
+def test_options_take_a_path_with_quotes() -> None:
     import yaml
 
-    write_options(tmp_path / "x.yml", "vgg", "it's here/vgg.pth", 7)
-    opt = yaml.safe_load((tmp_path / "x.yml").read_text())
+    opt = yaml.safe_load(options_text("vgg", "it's here/vgg.pth", 7))
     assert opt["train"]["perceptual_opt"]["weights"] == "it's here/vgg.pth"
     assert opt["train"]["total_iter"] == 7
     assert opt["train"]["scheduler"]["milestones"] == [3, 5, 6]

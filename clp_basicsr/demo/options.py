@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import yaml
+
 TEMPLATE = Path(__file__).with_name("train_demo_x4.yml")
 ITERATIONS = 900
 
@@ -14,8 +16,8 @@ def experiment_name(model: str) -> str:
     return f"clp_demo_{re.sub(r'[^A-Za-z0-9]+', '_', Path(model).name)}"
 
 
-def write_options(path: Path, model: str, weights: str | None, iterations: int) -> None:
-    """Write a complete BasicSR option file to ``path``."""
+def options_text(model: str, weights: str | None, iterations: int) -> str:
+    """Return a complete BasicSR option file."""
     text = TEMPLATE.read_text(encoding="utf-8")
     text = _substituted(text, r"(?m)^name: .*$", f"name: {experiment_name(model)}")
     text = _substituted(text, r"total_iter: \d+", f"total_iter: {iterations}")
@@ -23,9 +25,22 @@ def write_options(path: Path, model: str, weights: str | None, iterations: int) 
     text = _substituted(text, r"milestones: \[[\d, ]+\]", f"milestones: {milestones}")
     text = _substituted(text, r"print_freq: 50", f"print_freq: {min(50, iterations)}")
     lines = [f"model: {_quoted(model)}"] + ([f"weights: {_quoted(weights)}"] if weights else [])
-    text = _substituted(text, r"model: efficientnet_lite0", "\n    ".join(lines))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    return _substituted(text, r"model: efficientnet_lite0", "\n    ".join(lines))
+
+
+def check_that_the_loss_is(wanted: str, earlier: Path) -> None:
+    """Compare the loss of an option file's text with that of the file of a run to be continued.
+
+    Raises:
+        ValueError: if the run was trained with another one.
+    """
+    texts = (wanted, earlier.read_text(encoding="utf-8"))
+    new, old = (yaml.safe_load(text)["train"]["perceptual_opt"] for text in texts)
+    if new != old:
+        raise ValueError(
+            f"A run that is continued must keep its loss, but that in '{earlier.parent}' has {old}, and what is asked "
+            f"for is {new}. Use --fresh, which keeps the earlier run under another name, or its own --weights."
+        )
 
 
 def _substituted(text: str, pattern: str, replacement: str) -> str:

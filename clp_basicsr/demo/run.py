@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 from clp_basicsr.demo.comparison import Comparison, compare, draw
-from clp_basicsr.demo.options import experiment_name, write_options
+from clp_basicsr.demo.options import check_that_the_loss_is, experiment_name, options_text
 from clp_basicsr.demo.photos import build_data_set
 from clp_basicsr.demo.progress import watched
 from clp_basicsr.hosts import basicsr_launch
@@ -35,6 +35,7 @@ def run(model: str, weights: str | None, iterations: int, *, fresh: bool) -> Non
     Raises:
         ImportError: if the extra ``demo`` is not installed.
         FileNotFoundError: if the network's weights cannot be had.
+        ValueError: if there is a run of another loss to continue.
         KeyboardInterrupt: after Ctrl-C, when the state has been saved.
     """
     register()
@@ -43,8 +44,11 @@ def run(model: str, weights: str | None, iterations: int, *, fresh: bool) -> Non
     build_data_set(_DATA)
     name = experiment_name(model)
     folder, options = Path("experiments") / name, _DATA / f"{name}.yml"
-    write_options(options, model, weights, iterations)
+    text = options_text(model, weights, iterations)
     done = 0 if fresh else _iterations_done(folder)
+    if done:
+        check_that_the_loss_is(text, folder / options.name)  # BasicSR's copy
+    options.write_text(text, encoding="utf-8")
     if done >= iterations:
         print(f"The run in '{folder}' has its {done} iterations. To start anew: clp-basicsr demo --fresh")
     else:

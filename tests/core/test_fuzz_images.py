@@ -188,7 +188,7 @@ CHANGES = st.lists(st.sampled_from([*SAME_KIND, *OTHERS]), max_size=2)
 
 
 @given(lq=CHANGES, neg=CHANGES, output=CHANGES, source=st.sampled_from(["lr", "files", "lagged"]), frames=st.booleans())
-@examples(400)
+@examples(200)
 def test_what_a_model_holds(
     lq: list[Change], neg: list[Change], output: list[Change], source: str, frames: bool
 ) -> None:
@@ -212,7 +212,7 @@ def test_what_a_model_cannot_be(model: Any) -> None:
 
 
 @given(call=calls(), keywords=st.sampled_from(LOSSES), context=st.sampled_from([*CONTEXTS]))
-@examples(1200)
+@examples(600)
 def test_images(call: tuple[list[Any], bool], keywords: dict[str, Any], context: str) -> None:
     images, ordinary = call
     loss = CLPLoss(model="random_convs", **keywords)

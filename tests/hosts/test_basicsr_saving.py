@@ -1,4 +1,7 @@
-"""Checkpoints that are whole or not there: killed runs, full disks, failed tries."""
+"""Checkpoints that are whole or not there: killed runs, full disks, failed tries.
+
+Kills at random moments: benchmarks/kill_and_resume.py.
+"""
 
 import errno
 import io
@@ -79,14 +82,6 @@ def test_killed_inside_the_writing_of_a_file(file: str, pairs: Path, tmp_path: P
     assert set(log_entries(experiment)) == {2, 3}
     files = {"net_g_latest.pth", *(name for i in (1, 2, 3) for name in (f"net_g_{i}.pth", f"{i}.state"))}
     assert names(experiment) == files
-
-
-def test_killed_at_random_moments(tmp_path: Path) -> None:
-    """The script compares each training, when it has finished, with one that was never killed."""
-    script = str(Path(__file__).parents[2] / "benchmarks" / "kill_and_resume.py")
-    run = python(script, "--kills", "3", "--aimed", "0", folder=tmp_path)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert re.search(r"^3 kills, .* all ended alike$", run.stdout, re.M), run.stdout
 
 
 @contextmanager
