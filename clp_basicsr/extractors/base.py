@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
@@ -32,6 +33,16 @@ def automatic_precision(device: torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
         return torch.bfloat16
     return torch.float32
+
+
+def warn_if_emulated(precision: str, device: torch.device) -> None:
+    """Say, once, that this GPU has to emulate bfloat16, which is slower there than float32."""
+    if precision == "bfloat16" and device.type == "cuda" and automatic_precision(device) == torch.float32:
+        warnings.warn(
+            f"`precision: bfloat16` needs a GPU of compute capability 8.0 or later to be fast, but this one has "
+            f"{'.'.join(map(str, torch.cuda.get_device_capability(device)))}. Use `precision: float16` there.",
+            stacklevel=2,
+        )
 
 
 _MOST_LISTED = 40
@@ -155,8 +166,11 @@ class FeatureExtractor(nn.Module):
                 f"Images and the loss must be on the same device, but got images on {images.device} and the "
                 f"loss on {self.mean.device}. Move the loss: loss.to('{images.device}')."
             )
+        if torch.compiler.is_compiling():
+            return
+        warn_if_emulated(self.precision, images.device)
         # Not when the network is built: moved to a GPU, the weights would take this layout along.
-        if self._prefers_channels_last(images) and not self._is_channels_last and not torch.compiler.is_compiling():
+        if self._prefers_channels_last(images) and not self._is_channels_last:
             with torch.inference_mode(False):  # tensors made in inference mode could not be trained with later
                 self.to(memory_format=torch.channels_last)
             self._is_channels_last = True

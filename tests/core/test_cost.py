@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+import warnings
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -274,7 +275,7 @@ def test_no_compilation_after_the_second_size(photo_batch: Photos) -> None:
 
 @pytest.mark.usefixtures("quick_compilation")
 def test_compiled_losses_do_not_share_a_limit(photo_batch: Photos) -> None:
-    with torch._dynamo.config.patch(recompile_limit=2):
+    with torch._dynamo.config.patch(cache_size_limit=2):  # torch 2.6's name for `recompile_limit`, still an alias
         for count in range(1, 4):
             outcome(CLPLoss("random_convs", compile=True), crop(photo_batch, 2, 32))
             assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3 * count
@@ -314,6 +315,29 @@ def test_auto_precision_by_the_device(
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert base.automatic_precision(torch.device(kind)) == dtype
+
+
+def test_bfloat16_on_a_gpu_that_is_slow_at_it_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clp_basicsr.extractors import base
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.warns(UserWarning, match="8.0 or later to be fast, but this one has 7.5. Use `precision: float16`"):
+        base.warn_if_emulated("bfloat16", torch.device("cuda:0"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for precision, device in (("bfloat16", "cpu"), ("float16", "cuda"), ("auto", "cuda"), ("float32", "cuda")):
+            base.warn_if_emulated(precision, torch.device(device))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+        base.warn_if_emulated("bfloat16", torch.device("cuda"))
+
+
+def test_each_call_asks_whether_its_precision_is_slow(monkeypatch: pytest.MonkeyPatch, images: Images) -> None:
+    seen: set[tuple[str, str]] = set()
+    monkeypatch.setattr(
+        "clp_basicsr.extractors.base.warn_if_emulated", lambda precision, device: seen.add((precision, device.type))
+    )
+    CLPLoss("random_convs", precision="bfloat16")(*images)
+    assert seen == {("bfloat16", "cpu")}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
