@@ -139,7 +139,9 @@ def test_ctrl_c_leaves_a_state_that_the_same_command_continues(
 
 
 def test_another_network_with_its_weights(tmp_path: Path, vgg_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(photos, "VALIDATION_PHOTOS", ("chelsea",))  # a small one: VGG19 takes its time on a CPU
+    # Small ones: VGG19 takes its time on a CPU.
+    monkeypatch.setattr(photos, "VALIDATION_PHOTOS", ("chelsea",))
+    monkeypatch.setattr(photos, "photo", lambda name: photo(name)[:240, :240])
     _demo(tmp_path, "--model", "vgg", "--weights", str(vgg_weights), "--iterations", "2")
     options = (tmp_path / "experiments/clp_demo_vgg/clp_demo_vgg.yml").read_text()
     assert str(vgg_weights) in options

@@ -246,12 +246,12 @@ def test_odd_values(keyword: str) -> None:
 
 @pytest.mark.parametrize("keyword", KEYWORDS)
 @given(data=st.data())
-@examples(80)
+@examples(40)
 def test_one_keyword(keyword: str, data: st.DataObject) -> None:
     one_keyword(keyword, data.draw(ANY[keyword]))
 
 
 @given(keywords=st.fixed_dictionaries({}, optional=LIKELY))
-@examples(800)
+@examples(400)
 def test_keywords_that_may_go_together(keywords: dict[str, Any]) -> None:
     built_and_called(small(keywords))
