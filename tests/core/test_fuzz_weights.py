@@ -86,7 +86,7 @@ def damages(draw: st.DrawFn) -> Damage:
 @given(
     form=st.sampled_from(["zip.pth", "old.pth", "a.safetensors"]), changes=st.lists(damages(), min_size=1, max_size=3)
 )
-@examples(400)
+@examples(200)
 def test_damaged_bytes(form: str, changes: list[Damage], files: dict[str, bytes], tmp_path: Path) -> None:
     content = files[form]
     for change in changes:
@@ -116,7 +116,7 @@ SHAPES = st.lists(st.integers(-1, 70) | st.sampled_from([2**31, 2**63, 0]), max_
     others=st.fixed_dictionaries({}, optional={"__metadata__": JSON, "features.2.bias": JSON, "": JSON}),
     size=st.none() | st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**63, 100_000_001, 2**64 - 1]),
 )
-@examples(400)
+@examples(200)
 def test_lying_header(
     tensor: str, lies: dict[str, Any], others: dict[str, Any], size: int | None, files: dict[str, bytes], tmp_path: Path
 ) -> None:
