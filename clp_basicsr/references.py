@@ -25,10 +25,11 @@ class References:
         """Collect the images, equal objects once."""
         batches, found = [target], []
         for negative in negatives:
-            place = next((index for index, batch in enumerate(batches) if batch is negative.images), len(batches))
-            if place == len(batches):
+            # Not `next` with a default, which torch 2.6 cannot trace.
+            places = [index for index, batch in enumerate(batches) if batch is negative.images]
+            if not places:
                 batches.append(negative.images)
-            found.append((place, negative.shift))
+            found.append((places[0] if places else len(batches) - 1, negative.shift))
         return cls(batches, found)
 
     def rows(self, rows: slice) -> References:
