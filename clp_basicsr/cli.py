@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("train", "train with BasicSR"), ("test", "test with BasicSR")):
         commands.add_parser(name, help=f"{text}: -opt FILE [--auto_resume …] [--import PACKAGE]", add_help=False)
-    demo = commands.add_parser("demo", help="train a small x4 network on scikit-image's photos, about three minutes")
+    demo = commands.add_parser("demo", help="train a small x4 network on scikit-image's photos, in a few minutes")
     demo.add_argument("--model", default="efficientnet_lite0", help="the loss's network (default: %(default)s)")
     demo.add_argument("--weights", help="its weights: a file, a checkpoint folder, or 'random'")
     demo.add_argument(
