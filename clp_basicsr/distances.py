@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clp_basicsr.images import at_least_float32
-from clp_basicsr.norms import l1_of_difference, l2_of_difference
+from clp_basicsr.norms import l1_of_difference, l2_of_difference, norm
 
 _SMALLEST_NORM = 1e-4
 
@@ -61,11 +61,11 @@ def _cosine_size(features: Tensor) -> Tensor:
 
 
 def _l2_size(features: Tensor) -> Tensor:
-    return at_least_float32(features).square().sum((-2, -1)).sqrt()
+    return norm(features, 2)
 
 
 def _l1_size(features: Tensor) -> Tensor:
-    return _positions(at_least_float32(features)).abs().sum(-1)
+    return norm(features, 1)
 
 
 DISTANCES: dict[str, Distance] = {

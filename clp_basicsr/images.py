@@ -106,7 +106,10 @@ def reflect_pad_to_multiple(images: Tensor, multiple: int, remainder: int = 0) -
     Patch embeddings drop the right and bottom pixels that do not fill a patch in silence; padding
     keeps every pixel in sight.
     """
-    height, width = ((remainder - length) % multiple for length in images.shape[-2:])
+    # Not `(remainder - length) % multiple`: Inductor of torch 2.11 has no remainder of a changing size.
+    height, width = (
+        (length - remainder + multiple - 1) // multiple * multiple + remainder - length for length in images.shape[-2:]
+    )
     if not height and not width:
         return images
     top, left = height // 2, width // 2

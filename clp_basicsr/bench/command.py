@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     torch.set_num_threads(arguments.count("threads", options.threads))
     arguments.count("rounds", options.rounds)
+    torch.backends.cudnn.benchmark = True  # as BasicSR's train_pipeline does
     options.output.mkdir(parents=True, exist_ok=True)
     about = report.environment(device)
     print(", ".join(f"{key}: {value}" for key, value in about.items()), flush=True)

@@ -28,19 +28,28 @@ PRECISIONS: dict[str, torch.dtype | None] = {
 """By name; None is `automatic_precision`."""
 
 
+def has_modern_tensor_cores(device: torch.device) -> bool:
+    """Say whether it is a GPU with arithmetic for bfloat16 and TF32: compute capability 8.0 and later."""
+    return device.type == "cuda" and _compute_capability(device) >= (8, 0)
+
+
+def _compute_capability(device: torch.device) -> tuple[int, int]:
+    # Not `get_device_capability`, which dynamo cannot trace; "auto" is decided inside of a compiled step.
+    properties = torch.cuda.get_device_properties(device)
+    return properties.major, properties.minor
+
+
 def automatic_precision(device: torch.device) -> torch.dtype:
-    """Return bfloat16 on GPUs that have arithmetic for it (compute capability 8.0 and later), float32 elsewhere."""
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
-        return torch.bfloat16
-    return torch.float32
+    """Return bfloat16 on GPUs that have arithmetic for it, float32 elsewhere."""
+    return torch.bfloat16 if has_modern_tensor_cores(device) else torch.float32
 
 
 def warn_if_emulated(precision: str, device: torch.device) -> None:
     """Say, once, that this GPU has to emulate bfloat16, which is slower there than float32."""
-    if precision == "bfloat16" and device.type == "cuda" and automatic_precision(device) == torch.float32:
+    if precision == "bfloat16" and device.type == "cuda" and not has_modern_tensor_cores(device):
         warnings.warn(
             f"`precision: bfloat16` needs a GPU of compute capability 8.0 or later to be fast, but this one has "
-            f"{'.'.join(map(str, torch.cuda.get_device_capability(device)))}. Use `precision: float16` there.",
+            f"{'.'.join(map(str, _compute_capability(device)))}. Use `precision: float16` there.",
             stacklevel=2,
         )
 
@@ -68,8 +77,6 @@ class FeatureExtractor(nn.Module):
 
     mean: Tensor
     std: Tensor
-    channels_last_on_cpu = False
-    """Whether the CPU is faster with channels last. On a GPU it is for the user to ask for, with ``.to()``."""
 
     def __init__(
         self,
@@ -134,7 +141,7 @@ class FeatureExtractor(nn.Module):
         """
         self.make_ready(images)
         images = images.to(self.mean.dtype)
-        if self._prefers_channels_last(images):
+        if self._is_channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         if self.use_input_norm:
             images = (images - self.mean) / self.std
@@ -169,8 +176,8 @@ class FeatureExtractor(nn.Module):
         if torch.compiler.is_compiling():
             return
         warn_if_emulated(self.precision, images.device)
-        # Not when the network is built: moved to a GPU, the weights would take this layout along.
-        if self._prefers_channels_last(images) and not self._is_channels_last:
+        # Not when the network is built: it is not known before whether the device is one that prefers it.
+        if self.prefers_channels_last(images.device) and not self._is_channels_last:
             with torch.inference_mode(False):  # tensors made in inference mode could not be trained with later
                 self.to(memory_format=torch.channels_last)
             self._is_channels_last = True
@@ -180,12 +187,13 @@ class FeatureExtractor(nn.Module):
         """Whether gradients on their way through the network have float16's range: asked for, or by ``.half()``."""
         return self.precision == "float16" or self.mean.dtype == torch.float16
 
+    def prefers_channels_last(self, device: torch.device) -> bool:
+        """Say whether passes are faster with channels last; where not, it is for the user to ask for."""
+        return False
+
     def gains_from_compilation(self, device: torch.device) -> bool:
         """Say whether passes and criterion are faster when they are compiled."""
         return True
-
-    def _prefers_channels_last(self, images: Tensor) -> bool:
-        return self.channels_last_on_cpu and images.device.type == "cpu"
 
 
 def freeze(network: nn.Module) -> nn.Module:

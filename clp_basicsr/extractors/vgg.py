@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
+from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze, has_modern_tensor_cores
 from clp_basicsr.extractors.recomputing import recomputed
 from clp_basicsr.extractors.torchvision_weights import published_state_dict
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
@@ -46,8 +46,6 @@ class VGG19(FeatureExtractor):
     Recognition" (2014); weights and layout of ``torchvision.models.vgg19``.
     """
 
-    channels_last_on_cpu = True  # 0.87 of the time of a step
-
     def __init__(
         self,
         name: str = "vgg19",
@@ -73,6 +71,10 @@ class VGG19(FeatureExtractor):
         self.network = freeze(_build(chosen, weights))
         self.segments = _segments([name for name, _ in self.network.named_children()], chosen)
         self.recomputes = False
+
+    def prefers_channels_last(self, device: torch.device) -> bool:
+        """Say whether it is faster: 0.87 of a step's time on the CPU, 0.85 on an H100 in every precision."""
+        return device.type == "cpu" or has_modern_tensor_cores(device)
 
     def gains_from_compilation(self, device: torch.device) -> bool:
         """Say whether compiled code is faster: on the CPU passes take 1.12 of the time, a step 1.07 with them eager."""

@@ -7,6 +7,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -300,36 +301,44 @@ def test_compiled_says_what_is_wrong_as_before(vgg_weights: Path) -> None:
         loss(tiny, tiny, tiny)
 
 
+def gpus_have(monkeypatch: pytest.MonkeyPatch, major: int, minor: int) -> None:
+    """Let GPUs that are asked for their compute capability have this one."""
+    properties = SimpleNamespace(major=major, minor=minor)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+
+
 @pytest.mark.parametrize(
-    ("kind", "capability", "dtype"),
+    ("kind", "capability", "dtype", "channels_last"),
     [
-        ("cuda", (9, 0), torch.bfloat16),
-        ("cuda", (8, 0), torch.bfloat16),
-        ("cuda", (7, 5), torch.float32),
-        ("cpu", (9, 0), torch.float32),
-        ("mps", (9, 0), torch.float32),
+        ("cuda", (9, 0), torch.bfloat16, True),
+        ("cuda", (8, 0), torch.bfloat16, True),
+        ("cuda", (7, 5), torch.float32, False),
+        ("cpu", (9, 0), torch.float32, True),
+        ("mps", (9, 0), torch.float32, False),
     ],
 )
-def test_auto_precision_by_the_device(
-    monkeypatch: pytest.MonkeyPatch, kind: str, capability: tuple[int, int], dtype: torch.dtype
+def test_auto_precision_and_layout_by_the_device(
+    monkeypatch: pytest.MonkeyPatch, kind: str, capability: tuple[int, int], dtype: torch.dtype, channels_last: bool
 ) -> None:
     from clp_basicsr.extractors import base
 
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    gpus_have(monkeypatch, *capability)
     assert base.automatic_precision(torch.device(kind)) == dtype
+    vgg = build_extractor("vgg", ["relu1_1"], weights="random")
+    assert vgg.prefers_channels_last(torch.device(kind)) == channels_last
 
 
 def test_bfloat16_on_a_gpu_that_is_slow_at_it_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     from clp_basicsr.extractors import base
 
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    gpus_have(monkeypatch, 7, 5)
     with pytest.warns(UserWarning, match="8.0 or later to be fast, but this one has 7.5. Use `precision: float16`"):
         base.warn_if_emulated("bfloat16", torch.device("cuda:0"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for precision, device in (("bfloat16", "cpu"), ("float16", "cuda"), ("auto", "cuda"), ("float32", "cuda")):
             base.warn_if_emulated(precision, torch.device(device))
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+        gpus_have(monkeypatch, 8, 9)
         base.warn_if_emulated("bfloat16", torch.device("cuda"))
 
 

@@ -64,9 +64,10 @@ def python(
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python ARGUMENTS`` in ``folder``; modules in ``path`` come before installed ones."""
     search = [str(path)] if path else []
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([*search, str(PACKAGE_ROOT)]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [*search, str(PACKAGE_ROOT), *inherited])),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         **variables,
