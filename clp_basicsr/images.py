@@ -106,7 +106,7 @@ def reflect_pad_to_multiple(images: Tensor, multiple: int, remainder: int = 0) -
     Patch embeddings drop the right and bottom pixels that do not fill a patch in silence; padding
     keeps every pixel in sight.
     """
-    # Not `(remainder - length) % multiple`: Inductor of torch 2.11 has no remainder of a changing size.
+    # Not `(remainder - length) % multiple`: Inductor knows no remainder of a size that changes.
     height, width = (
         (length - remainder + multiple - 1) // multiple * multiple + remainder - length for length in images.shape[-2:]
     )

@@ -18,7 +18,8 @@ from clp_basicsr.compiling import EAGER, Functions, compiled
 from clp_basicsr.criteria import Terms, build_criterion, is_mean_over_images
 from clp_basicsr.diagnostics import Diagnostics, Probe
 from clp_basicsr.extractors import build_extractor
-from clp_basicsr.extractors.base import PRECISIONS, FeatureExtractor
+from clp_basicsr.extractors.base import FeatureExtractor
+from clp_basicsr.extractors.precision import PRECISIONS
 from clp_basicsr.float16_range import features_in_range
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import as_rgb, at_least_float32, check_images, check_tensor

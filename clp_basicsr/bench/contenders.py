@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from clp_basicsr.bench.baselines import Step, lpips_vgg, perceptual_loss, three_pass_dinov2, three_pass_vgg
-from clp_basicsr.extractors.base import PRECISIONS
 from clp_basicsr.extractors.dino_models import DINO_MODELS
+from clp_basicsr.extractors.precision import PRECISIONS
 from clp_basicsr.loss import CLPLoss
 
 DEFAULT = (

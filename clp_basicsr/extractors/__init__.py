@@ -87,6 +87,7 @@ def build_extractor(
             precision=precision,
         )
         try_out(extractor)
+        extractor.round_weights()
     return extractor.to(home)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from clp_basicsr.extractors.precision import PRECISIONS, automatic_precision, round_weights, warn_if_emulated
 from clp_basicsr.extractors.recomputing import recompute_blocks, recomputed
 from clp_basicsr.images import at_least_float32
 from clp_basicsr.messages import did_you_mean, reason, shown
@@ -18,41 +18,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _LARGEST = 1e9
 """Weights and features of trained networks stay far below; squares of 1e16 at many positions add up to infinity."""
-
-PRECISIONS: dict[str, torch.dtype | None] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "auto": None,
-}
-"""By name; None is `automatic_precision`."""
-
-
-def has_modern_tensor_cores(device: torch.device) -> bool:
-    """Say whether it is a GPU with arithmetic for bfloat16 and TF32: compute capability 8.0 and later."""
-    return device.type == "cuda" and _compute_capability(device) >= (8, 0)
-
-
-def _compute_capability(device: torch.device) -> tuple[int, int]:
-    # Not `get_device_capability`, which dynamo cannot trace; "auto" is decided inside of a compiled step.
-    properties = torch.cuda.get_device_properties(device)
-    return properties.major, properties.minor
-
-
-def automatic_precision(device: torch.device) -> torch.dtype:
-    """Return bfloat16 on GPUs that have arithmetic for it, float32 elsewhere."""
-    return torch.bfloat16 if has_modern_tensor_cores(device) else torch.float32
-
-
-def warn_if_emulated(precision: str, device: torch.device) -> None:
-    """Say, once, that this GPU has to emulate bfloat16, which is slower there than float32."""
-    if precision == "bfloat16" and device.type == "cuda" and not has_modern_tensor_cores(device):
-        warnings.warn(
-            f"`precision: bfloat16` needs a GPU of compute capability 8.0 or later to be fast, but this one has "
-            f"{'.'.join(map(str, _compute_capability(device)))}. Use `precision: float16` there.",
-            stacklevel=2,
-        )
-
 
 _MOST_LISTED = 40
 """VGG19's 32 layers are read at a glance, the 400 nodes of a DenseNet are not."""
@@ -77,6 +42,8 @@ class FeatureExtractor(nn.Module):
 
     mean: Tensor
     std: Tensor
+    can_hold_half_weights = False
+    """Whether convolutions and linear layers run nowhere but under autocast, so that their weights may be rounded."""
 
     def __init__(
         self,
@@ -154,6 +121,11 @@ class FeatureExtractor(nn.Module):
     def recompute(self) -> None:
         """From now on, keep no activations inside blocks for the backward pass; compute them again there."""
         self._recomputes_whole = not recompute_blocks(self)
+
+    def round_weights(self) -> None:
+        """Hold weights in the precision that the network runs in, where that changes nothing but the cost."""
+        if self.can_hold_half_weights:
+            round_weights(self, self.precision)
 
     def make_ready(self, images: Tensor) -> None:
         """Check what `forward` asks of images, and lay out the weights for their device.

