@@ -56,7 +56,7 @@ def _norm(first: Tensor, second: Tensor, scale: float, eps: float, order: int) -
 
 
 def _difference(first: Tensor, second: Tensor, scale: float, eps: float) -> Tensor:
-    # Half precision maps are brought to float32 one at a time, here: their difference is not rounded.
+    # Half precision maps are brought to float32 one at a time, here, if at all.
     difference = (first if _may_be_rounded(first, scale, eps) else at_least_float32(first)) - second
     if scale != 1.0:
         difference = difference * scale
