@@ -44,6 +44,19 @@ CROPS: tuple[tuple[Callable[[], np.ndarray], int, int], ...] = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare ``--slow``."""
+    parser.addoption("--slow", action="store_true", help="run the tests marked as slow too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave slow tests out, in the open."""
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: pytest --slow runs it"))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand the process's counts over, where pytest-xdist runs the tests in several."""
     if hasattr(session.config, "workeroutput"):

@@ -67,6 +67,7 @@ def _scores(folder: Path, part: str = "development") -> dict[str, Any]:
     return {path.stem: json.loads(path.read_text()) for path in (folder / "scores" / part).glob("*.json")}
 
 
+@pytest.mark.slow
 @needs_basicsr
 def test_killed_and_resumed_it_ends_as_if_it_had_not_been(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks.study.__main__ import main

@@ -260,6 +260,7 @@ def test_on_the_cpu_convolutions_gain_nothing_from_compilation(model: str, image
     assert not torch._dynamo.utils.counters["stats"]
 
 
+@pytest.mark.slow
 def test_compiled_by_inductor(images: Images) -> None:
     torch._dynamo.reset()
     expected, seen = (

@@ -3,6 +3,8 @@
 import zipapp
 from pathlib import Path
 
+import pytest
+
 from hosts.options import evaluation_options, train_options, write
 from hosts.records import CLP_KEYS, log_entries, log_text, scalars
 from hosts.runs import python, succeeded, train
@@ -56,6 +58,7 @@ def test_test_command(pairs: Path, tmp_path: Path) -> None:
     assert images == [f"{name}_tiny_test.png" for name in ("astronaut", "chelsea", "coffee", "rocket")]
 
 
+@pytest.mark.slow
 def test_workers_where_pip_started_the_command_from_a_zip_file(pairs: Path, tmp_path: Path) -> None:
     """As on Windows: pip's .exe is one, and processes are spawned; the main module is not imported again there."""
     main = tmp_path / "clp-basicsr" / "__main__.py"

@@ -55,6 +55,7 @@ def test_two_machines_train_together_and_the_first_writes(trained: Machines) -> 
     assert [path.name for path in trained[1].iterdir()] == ["options.yml"]
 
 
+@pytest.mark.slow
 def test_resume_where_one_machine_has_no_state(trained: Machines, crops: Path, tmp_path: Path) -> None:
     """It would train on with weights of its own, and hang when the other machine is done."""
     machines = [Path(shutil.copytree(machine, tmp_path / machine.name)) for machine in trained]
