@@ -14,6 +14,7 @@ from clp_basicsr.extractors.base import FeatureExtractor, Options, try_out
 from clp_basicsr.extractors.dino_models import DINO_MODELS
 from clp_basicsr.extractors.efficientnet_lite import EFFICIENTNET_LITE, EfficientNetLite
 from clp_basicsr.extractors.hugging_face import HuggingFaceBackbone
+from clp_basicsr.extractors.precision import round_weights
 from clp_basicsr.extractors.random_convs import RandomConvs
 from clp_basicsr.extractors.timm_features import TimmFeatures
 from clp_basicsr.extractors.torchvision_nodes import TorchvisionNodes
@@ -87,7 +88,8 @@ def build_extractor(
             precision=precision,
         )
         try_out(extractor)
-        extractor.round_weights()
+        if extractor.can_hold_half_weights:
+            round_weights(extractor, precision)
     return extractor.to(home)
 
 

@@ -8,7 +8,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from clp_basicsr.extractors.precision import PRECISIONS, automatic_precision, round_weights, warn_if_emulated
+from clp_basicsr.extractors.precision import PRECISIONS, automatic_precision, warn_if_emulated
 from clp_basicsr.extractors.recomputing import recompute_blocks, recomputed
 from clp_basicsr.images import at_least_float32
 from clp_basicsr.messages import did_you_mean, reason, shown
@@ -121,11 +121,6 @@ class FeatureExtractor(nn.Module):
     def recompute(self) -> None:
         """From now on, keep no activations inside blocks for the backward pass; compute them again there."""
         self._recomputes_whole = not recompute_blocks(self)
-
-    def round_weights(self) -> None:
-        """Hold weights in the precision that the network runs in, where that changes nothing but the cost."""
-        if self.can_hold_half_weights:
-            round_weights(self, self.precision)
 
     def make_ready(self, images: Tensor) -> None:
         """Check what `forward` asks of images, and lay out the weights for their device.

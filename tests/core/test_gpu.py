@@ -18,6 +18,7 @@ from clp_basicsr.bench.measuring import peak_bytes, training_step
 from clp_basicsr.distances import DISTANCES
 
 from .oracles import Images, loop_distances
+from .test_float16_range import cosine
 from .test_other_device import RANDOM, SETTINGS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, or CLP_TEST_GPU=1 is not set")
@@ -64,10 +65,6 @@ def value_and_gradient(loss: nn.Module, images: Images) -> tuple[float, Tensor]:
     value = loss(*images)
     (gradient,) = torch.autograd.grad(value, images.sr)
     return value.item(), gradient.double().cpu().flatten()
-
-
-def cosine(first: Tensor, second: Tensor) -> float:
-    return torch.cosine_similarity(first, second, dim=0).item()
 
 
 def assert_close(seen: tuple[float, Tensor], wanted: tuple[float, Tensor]) -> None:
