@@ -388,18 +388,17 @@ class CLPLoss(BoundModule):
             return self.clock.read(None)
 
     def _summarise(self, terms: list[Terms]) -> Summary:
-        weights = list(self.layer_weights.values())
-        totals = [term.total for term in terms]
-        return Summary(
-            pull=_weighted_mean([term.pull for term in terms], weights),
-            push=_weighted_mean([term.push for term in terms], weights),
-            active=_weighted_mean([term.active for term in terms], totals),
-        )
+        numbers = [term.numbers for term in terms]
+        pull, push, _ = _weighted_mean(numbers, list(self.layer_weights.values()))
+        _, _, active = _weighted_mean(numbers, [term.total for term in terms])
+        return Summary(pull, push, active)
 
 
 def _weighted_mean(values: list[Tensor], weights: list[float] | list[int]) -> Tensor:
-    total = sum(value * weight for value, weight in zip(values, weights))
-    return total / sum(weights)  # type: ignore[return-value]
+    total = values[0] * weights[0]
+    for value, weight in zip(values[1:], weights[1:]):
+        total = torch.add(total, value, alpha=weight)
+    return total / sum(weights)
 
 
 KEYWORDS = tuple(list(inspect.signature(CLPLoss.__init__).parameters)[1:-1])

@@ -94,9 +94,9 @@ class _NormOfDifference(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         first, second, norms = ctx.saved_tensors
         scale, eps, order = ctx.settings
-        factors = gradients[0] * scale
-        if order == 2:
-            factors = (factors / norms).masked_fill(norms == 0, 0)
+        factors = gradients[0] if scale == 1.0 else gradients[0] * scale
+        if order == 2:  # where the norm is 0 so is the difference, and their product
+            factors = factors / norms.clamp(min=torch.finfo(norms.dtype).tiny ** 0.5)
         several = second.dim() > first.dim()  # sets of references: one after the other, only their sum is wanted
         of_first: Tensor | None = None
         of_second: list[Tensor] = []

@@ -38,13 +38,11 @@ def merged(parts: list[tuple[float, list[Terms]]]) -> list[Terms]:
 
 def _mean(shares: list[float], terms: tuple[Terms, ...]) -> Terms:
     def mean(values: list[Tensor]) -> Tensor:
-        return torch.stack([share * value for share, value in zip(shares, values)]).sum()
+        return torch.stack([share * value for share, value in zip(shares, values)]).sum(0)
 
     return Terms(
         loss=mean([each.loss for each in terms]),
-        pull=mean([each.pull for each in terms]),
-        push=mean([each.push for each in terms]),
-        active=mean([each.active for each in terms]),
+        numbers=mean([each.numbers for each in terms]),
         total=sum(each.total for each in terms),
     )
 

@@ -17,17 +17,29 @@ from clp_basicsr.distances import Distance
 
 
 class Terms(NamedTuple):
-    """What one layer says; all are 0-dim, and all but ``loss`` are detached."""
+    """What one layer says."""
 
     loss: Tensor
-    pull: Tensor
-    """Distance SR-GT in units of the gap GT-negative: 1 at the negative, 0 at GT."""
-    push: Tensor
-    """How much nearer SR is to the negative than GT is, in the same units: 1 there, 0 at GT."""
-    active: Tensor
-    """Share of the terms that contribute to the loss, in [0, 1]."""
+    """0-dim."""
+    numbers: Tensor
+    """`pull`, `push` and `active`, detached, ``(3,)``: one tensor, for each operation on it is one a GPU waits for."""
     total: int
     """How many terms there are."""
+
+    @property
+    def pull(self) -> Tensor:
+        """Distance SR-GT in units of the gap GT-negative: 1 at the negative, 0 at GT; 0-dim."""
+        return self.numbers[0]
+
+    @property
+    def push(self) -> Tensor:
+        """How much nearer SR is to the negative than GT is, in the same units: 1 there, 0 at GT; 0-dim."""
+        return self.numbers[1]
+
+    @property
+    def active(self) -> Tensor:
+        """Share of the terms that contribute to the loss, in [0, 1]; 0-dim."""
+        return self.numbers[2]
 
 
 class Criterion(Protocol):
@@ -67,22 +79,17 @@ def measure(
         gap = distance.between(positive, negatives, scale)
         # The feature-size part keeps flat crops and pairs with LR == GT (a gap of 0) at ordinary
         # size; it is taken per image, so that a batch is the mean of its images.
-        size = distance.size(positive).mean(-1, keepdim=True) * scale
-        unit = gap + 0.05 * gap.mean(-1, keepdim=True) + 0.01 * size + 1e-6
+        size = distance.size(positive).mean(-1, keepdim=True)
+        floor = torch.add(0.05 * gap.mean(-1, keepdim=True), size, alpha=0.01 * scale) + 1e-6
     return Distances(
         to_positive=distance.between(anchor, positive, scale, eps),
         to_negatives=distance.between(anchor, negatives, scale, eps),
         gap=gap,
-        unit=unit,
+        unit=gap + floor,
     )
 
 
 def terms(loss: Tensor, pull: Tensor, push: Tensor, contributes: Tensor) -> Terms:
     """Return the terms of a layer; ``contributes`` says of each term whether it is part of ``loss``."""
-    return Terms(
-        loss=loss,
-        pull=pull.detach().mean(),
-        push=push.detach().mean(),
-        active=contributes.to(pull.dtype).mean(),
-        total=contributes.numel(),
-    )
+    each = torch.stack((pull.detach(), push.detach(), contributes.to(pull.dtype)))
+    return Terms(loss, each.flatten(1).mean(1), contributes.numel())

@@ -34,7 +34,7 @@ class Directional:
         detail = (positive - negatives).flatten(-2)
         missing = ((positive - anchor).flatten(-2) * detail).sum(-1) / at_least_the_floor(d)
         pull, push = d.pull(), torch.relu(missing) / d.unit
-        value = pull + self.push_weight * push
+        value = torch.add(pull, push, alpha=self.push_weight)
         return terms(weight * value.mean(), pull, push, contributes=value.detach() > 0)
 
     def normaliser(self, weights: Sequence[float]) -> float:

@@ -32,7 +32,7 @@ class RelativeTriplet:
         """Return the layer's terms; see `Criterion`."""
         d = measure(anchor, positive, negatives, self.distance)
         pull, push = d.pull(), d.push()
-        value = pull + self.push_weight * push
+        value = torch.add(pull, push, alpha=self.push_weight)
         return terms(weight * value.mean(), pull, push, contributes=value.detach() > 0)
 
     def normaliser(self, weights: Sequence[float]) -> float:

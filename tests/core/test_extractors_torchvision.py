@@ -199,3 +199,16 @@ def test_in_a_loss(photo_batch: Photos) -> None:
     assert loss.layer_weights == {"relu": 1, "layer2": 0.5}
     sr, gt, lr = crop(photo_batch, 1, 64)
     assert loss(gt, gt, lr).item() < 1e-3 < loss(sr, gt, lr).item()
+
+
+def test_batch_norm_never_updates(photo_batch: Photos) -> None:
+    with pytest.warns(UserWarning, match="untrained"):
+        loss = CLPLoss("torchvision:resnet18", weights="random", layer_weights={"layer2": 1}).train()
+    norms = [module for module in loss.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [norm.running_mean.clone() for norm in norms if norm.running_mean is not None]
+    gt, lr = photo_batch
+    values = {loss(gt * 0.9, gt, lr).item() for _ in range(2)}
+    after = [norm.running_mean for norm in norms if norm.running_mean is not None]
+    assert len(before) > 5
+    assert all(torch.equal(*pair) for pair in zip(before, after))
+    assert len(values) == 1
