@@ -134,6 +134,16 @@ def test_arithmetic_is_three_passes_forward_and_one_back() -> None:
     assert rows["vgg"].count.flops == pytest.approx(rows["three_pass:vgg"].count.flops, rel=1e-3)
 
 
+def test_operations_are_what_writes_to_memory() -> None:
+    values = torch.ones(3, 4)
+    with counting.Tally() as tally:
+        turned = values.t()[1:].reshape(-1)  # two views, and a copy
+        turned.view(3, 3).add_(1)
+        torch.empty(5).fill_(2)
+        turned.sum()
+    assert tally.operations == 4
+
+
 @needs_basicsr
 def test_memory_of_large_batches_is_below_the_bars() -> None:
     """With what a training has: the loss's default diagnostics, at their first and most expensive call."""
@@ -145,11 +155,10 @@ def test_memory_of_large_batches_is_below_the_bars() -> None:
         with mode:
             step = training_step(Contender(name, loss, loss), 16, 256, CPU)
             loss.get_submodule("extractor").make_ready(torch.empty(1, 3, 256, 256))  # type: ignore[operator]
-            memory = counting.Memory()
-            with memory:
+            with counting.Tally() as tally:
                 step()
         assert loss.diagnostics is not None
-        assert memory.peak <= bar * perceptual, name
+        assert tally.peak <= bar * perceptual, name
 
 
 @needs_basicsr

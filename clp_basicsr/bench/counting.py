@@ -1,4 +1,4 @@
-"""Arithmetic and memory of a step, counted on tensors without values: for any size and batch, on any machine.
+"""Arithmetic, memory and operations of a step, counted on tensors without values: for any size, on any machine.
 
 What is counted is what the code asks for, the same on every device. An allocator's rounding and a convolution's
 workspace come on top, and how long the arithmetic takes is another question.
@@ -34,6 +34,8 @@ class Count:
     after it are two."""
     peak: int
     """Bytes in use at the worst moment, beyond those before the call."""
+    operations: int
+    """Functions of PyTorch that write to memory, as the CPU's code calls them: what there is to launch on a GPU."""
 
     def over(self, rival: Count) -> tuple[float, float]:
         """Return both as shares of a rival's."""
@@ -96,29 +98,38 @@ def count(call: Call) -> Count:
     """Count one call, after another one that settles layouts and states; both inside a `FakeTensorMode`."""
     call()
     flops = FlopCounterMode(display=False)
-    with flops, Memory() as memory:
+    with flops, Tally() as tally:
         call()
-    return Count(flops.get_total_flops(), memory.peak)
+    return Count(flops.get_total_flops(), tally.peak, tally.operations)
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as Markdown."""
-    lines = ["| loss | batch, crop | GFLOP | over … | | peak MB | memory |", "|---|---|---|---|---|---|---|"]
+    head = "| loss | batch, crop | GFLOP | over … | | peak MB | memory | operations |"
+    lines = [head, "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         arithmetic, memory = ("", "") if row.over is None else map("{:.2f}".format, row.over)
         own = row.count
-        numbers = (f"{own.flops / 1e9:.1f}", row.rival, arithmetic, f"{own.peak / 1e6:.0f}", memory)
+        numbers = (
+            f"{own.flops / 1e9:.1f}",
+            row.rival,
+            arithmetic,
+            f"{own.peak / 1e6:.0f}",
+            memory,
+            str(own.operations),
+        )
         lines.append(f"| {' | '.join([row.name, f'{row.batch}, {row.size}', *numbers])} |")
     return "\n".join(lines)
 
 
-class Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the memory of all tensors that were made inside and are still alive."""
+class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the memory of all tensors that were made inside and are still alive, and counts what wrote to memory."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.in_use = 0
         self.peak = 0
+        self.operations = 0
 
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
@@ -126,12 +137,15 @@ class Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # Views and results in place take no memory: theirs was given.
         known = {each.untyped_storage()._cdata for each in _tensors((arguments, keywords))}
         returned = function(*arguments, **(keywords or {}))
+        writes = function._schema.is_mutable
         for each in _tensors(returned):
             storage = each.untyped_storage()
             if storage._cdata not in known:
                 known.add(storage._cdata)
+                writes = writes or not function.name().startswith("aten::empty")
                 self._add(storage.nbytes())
                 weakref.finalize(storage, self._add, -storage.nbytes()).atexit = False
+        self.operations += writes
         return returned
 
     def _add(self, size: int) -> None:
