@@ -119,6 +119,16 @@ def test_active_is_the_share_of_open_hinges() -> None:
     assert terms.total == 100
 
 
+@pytest.mark.parametrize("name", ["fixed", "batch_ratio"])
+def test_pull_and_push_are_shares_of_the_gap_whatever_the_features_are_multiplied_by(name: str) -> None:
+    """Both criteria measure multiples of the features: of the layer's weight, and of what makes a mean."""
+    anchor, positive, negatives = triple(2, 5, 4, 6)
+    terms = EVERY[name](anchor, positive, negatives, 0.05)
+    _, pull, push = loop_relative(numpy(anchor, positive, negatives[0]), "l2", 1.0)
+    assert terms.pull.item() == pytest.approx(pull, rel=1e-4)
+    assert terms.push.item() == pytest.approx(push, rel=1e-4)
+
+
 @pytest.mark.parametrize("margin", [2.5, 1e-3])
 def test_soft_hinges_are_active_as_hard_ones_are(margin: float) -> None:
     anchor, positive, negatives = triple(2, 50, 4, 6)

@@ -69,6 +69,24 @@ def test_dinov2_is_the_original_loss(dino_folder: Path, photo_batch: Photos, dis
     check_value_and_gradient(loss, expected, images, rtol=1e-9)
 
 
+def test_active_is_the_share_of_open_hinges_among_those_of_all_layers(
+    vgg_weights: Path, vgg_oracle: nn.Sequential, photo_batch: Photos
+) -> None:
+    weights = {"relu1_2": 0.1, "relu3_4": 1.0}
+    images = crop(photo_batch, 2, 48, torch.float64)
+    loss = CLPLoss("vgg", weights=vgg_weights, margin=1.0, layer_weights=weights).double()
+    loss(*images)
+    negative = upsampled(images.lr, images.sr.shape[-2:])
+    indices = {layer: VGG_INDICES[layer] for layer in weights}
+    three = [torchvision_features(vgg_oracle, each, indices) for each in (images.sr, images.gt, negative)]
+    hinge = nn.TripletMarginLoss(margin=1.0, reduction="none")
+    opened = [hinge(*((weight * each[layer]).flatten(2) for each in three)) > 0 for layer, weight in weights.items()]
+    shares = [each.double().mean().item() for each in opened]
+    assert loss.summary is not None
+    assert abs(shares[0] - shares[1]) > 0.1
+    assert loss.summary.active.item() == pytest.approx(torch.cat([each.flatten() for each in opened]).double().mean())
+
+
 def test_float32_is_as_near_to_float64_as_torchs_own(vgg_weights: Path, photo_batch: Photos) -> None:
     """Units that rounding switches on or off move the gradient by half a percent, the oracle's too."""
     oracles = [torchvision_vgg(vgg_weights, dtype) for dtype in (torch.float64, torch.float32)]
