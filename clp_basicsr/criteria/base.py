@@ -22,7 +22,7 @@ class Terms(NamedTuple):
     loss: Tensor
     """0-dim."""
     numbers: Tensor
-    """`pull`, `push` and `active`, detached, ``(3,)``: one tensor, for each operation on it is one a GPU waits for."""
+    """`pull`, `push` and `active`, detached, ``(3,)``; three tensors would be three times the work of the CPU."""
     total: int
     """How many terms there are."""
 
