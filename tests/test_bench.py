@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -132,6 +133,20 @@ def test_arithmetic_is_three_passes_forward_and_one_back() -> None:
     assert rows["vgg"].over is not None
     assert rows["vgg"].over[0] == pytest.approx(4 / 3, rel=1e-3)
     assert rows["vgg"].count.flops == pytest.approx(rows["three_pass:vgg"].count.flops, rel=1e-3)
+
+
+def test_profile_prints_the_costliest_operations_and_the_whole_step(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And needs no matplotlib."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    flags = ["--batch", "1", "--size", "32", "--device", "cpu"]
+    assert main(["bench", "--profile", "--contenders", "random_convs", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "aten::" in printed
+    assert re.search(
+        r"\nrandom_convs, batch 1, 32 px: a step takes [\d.]+ ms, operations of together [\d.]+ ms\n", printed
+    )
 
 
 def test_operations_are_what_writes_to_memory() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from clp_basicsr import arguments
-from clp_basicsr.bench import report, scaling, training
+from clp_basicsr.bench import profiling, report, scaling, training
 from clp_basicsr.bench.contenders import DEFAULT, Contender, build
 from clp_basicsr.bench.measuring import Call, peak_bytes, rounds, spread, training_step
 from clp_basicsr.pictures.canvas import check_matplotlib
@@ -34,12 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--step", choices=list(training.NETWORKS), help="a whole training step of this network instead")
     parser.add_argument("--count", action="store_true", help="count arithmetic and memory instead, for any device")
+    parser.add_argument("--profile", action="store_true", help="show where the time of a step goes instead")
     parser.add_argument("--scaling", action="store_true", help="time against batch, crop, negatives, layers instead")
     parser.add_argument("--output", type=Path, default=Path("bench"), help="folder of results (default: bench)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure, print a table, and write JSON and a plot; or count, which takes seconds and no such device.
+    """Measure, print a table, and write JSON and a plot; or print a profile; or count, in seconds and on any device.
 
     Raises:
         ImportError: if matplotlib is missing.
@@ -50,11 +51,15 @@ def run(options: argparse.Namespace) -> None:
     if options.count:
         _count(options)
         return
-    check_matplotlib()
+    if not options.profile:
+        check_matplotlib()
     device = torch.device(options.device)
     torch.set_num_threads(arguments.count("threads", options.threads))
     arguments.count("rounds", options.rounds)
     torch.backends.cudnn.benchmark = True  # as BasicSR's train_pipeline does
+    if options.profile:
+        _profile(options, device)
+        return
     options.output.mkdir(parents=True, exist_ok=True)
     about = report.environment(device)
     print(", ".join(f"{key}: {value}" for key, value in about.items()), flush=True)
@@ -71,6 +76,12 @@ def run(options: argparse.Namespace) -> None:
     name = _name(options)
     report.write_json(options.output / f"{name}.json", about, rows)
     report.plot(options.output / f"{name}.png", rows)
+
+
+def _profile(options: argparse.Namespace, device: torch.device) -> None:
+    for contender in _built(options.contenders, device):
+        for batch, size in _settings(options):
+            print(profiling.report(contender, batch, size, device), flush=True)
 
 
 def _count(options: argparse.Namespace) -> None:
