@@ -26,7 +26,7 @@ def fold_batch_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 def fold_padding(convolution: nn.Conv2d, padding: nn.ZeroPad2d) -> bool:
     """Let ``convolution`` pad with zeros itself, if that is as wide on both sides; say whether it does now."""
     left, right, top, bottom = padding.padding
-    if (left, top) != (right, bottom) or any(map(int, convolution.padding)):
+    if (left, top) != (right, bottom) or convolution.padding != (0, 0):
         return False
     convolution.padding = (top, left)
     return True

