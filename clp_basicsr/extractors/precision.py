@@ -15,6 +15,8 @@ PRECISIONS: dict[str, torch.dtype | None] = {
 }
 """By name; None is `automatic_precision`."""
 
+_SHORT = {"bfloat16": "bf16", "float16": "fp16"}
+
 
 def automatic_precision(device: torch.device) -> torch.dtype:
     """Return bfloat16 on GPUs that have arithmetic for it, float32 elsewhere."""
@@ -27,11 +29,17 @@ def has_modern_tensor_cores(device: torch.device) -> bool:
 
 
 def warn_if_emulated(precision: str, device: torch.device) -> None:
-    """Say, once, that this GPU has to emulate bfloat16, which is slower there than float32."""
+    """Say, once, that this device has to emulate half precision, which is slower there than float32."""
     if precision == "bfloat16" and device.type == "cuda" and not has_modern_tensor_cores(device):
         warnings.warn(
             f"`precision: bfloat16` needs a GPU of compute capability 8.0 or later to be fast, but this one has "
             f"{'.'.join(map(str, _compute_capability(device)))}. Use `precision: float16` there.",
+            stacklevel=2,
+        )
+    if precision in ("bfloat16", "float16") and device.type == "cpu" and not _cpu_computes_in(precision):
+        warnings.warn(
+            f"`precision: {precision}` needs a CPU with arithmetic for it to be fast, but this one has none, and takes "
+            "many times as long as in float32. Use `precision: auto`: float32 here, bfloat16 on a GPU that has it.",
             stacklevel=2,
         )
 
@@ -56,3 +64,9 @@ def _compute_capability(device: torch.device) -> tuple[int, int]:
     # Not `get_device_capability`, which dynamo cannot trace; "auto" is decided inside of a compiled step.
     properties = torch.cuda.get_device_properties(device)
     return properties.major, properties.minor
+
+
+def _cpu_computes_in(precision: str) -> bool:
+    # What torch's Inductor asks; builds without oneDNN cannot say.
+    answer = getattr(torch.ops.mkldnn, f"_is_mkldnn_{_SHORT[precision]}_supported", None)
+    return answer is None or bool(answer())

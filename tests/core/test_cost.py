@@ -349,10 +349,34 @@ def test_bfloat16_on_a_gpu_that_is_slow_at_it_is_warned_of(monkeypatch: pytest.M
         precision.warn_if_emulated("bfloat16", torch.device("cuda:0"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for name, device in (("bfloat16", "cpu"), ("float16", "cuda"), ("auto", "cuda"), ("float32", "cuda")):
-            precision.warn_if_emulated(name, torch.device(device))
+        for name in ("float16", "auto", "float32"):
+            precision.warn_if_emulated(name, torch.device("cuda"))
         gpus_have(monkeypatch, 8, 9)
         precision.warn_if_emulated("bfloat16", torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("name", "asked"), [("bfloat16", "bf16"), ("float16", "fp16")])
+def test_half_precision_on_a_cpu_without_arithmetic_for_it_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, images: Images, name: str, asked: str
+) -> None:
+    question = f"_is_mkldnn_{asked}_supported"
+    assert getattr(torch.ops.mkldnn, question)() in (True, False)  # torch has it on the machines of the tests
+    loss = CLPLoss("random_convs", precision=name)
+    monkeypatch.setattr(torch.ops.mkldnn, question, lambda: False)
+    with pytest.warns(UserWarning, match=f"`precision: {name}` needs a CPU .* Use `precision: auto`"):
+        loss(*images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CLPLoss("random_convs", precision="auto")(*images)
+        monkeypatch.setattr(torch.ops.mkldnn, question, lambda: True)
+        loss(*images)
+
+
+def test_where_torch_cannot_say_what_the_cpu_computes_in_nothing_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_SHORT", {"bfloat16": "no_such"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        precision.warn_if_emulated("bfloat16", torch.device("cpu"))
 
 
 def test_each_call_asks_whether_its_precision_is_slow(monkeypatch: pytest.MonkeyPatch, images: Images) -> None:
