@@ -134,8 +134,8 @@ class CLPLoss(BoundModule):
             align_corners: resize LR as the first implementation did; shifts the negative.
             invert_equal_pixels: replace negative pixels equal to GT by ``1 - GT``, as the first
                 implementation did; kills the loss on images with borders.
-            use_input_norm: normalise with the mean and standard deviation of the network's training: ImageNet's,
-                but for some of torchvision and timm.
+            use_input_norm: normalise with the mean and standard deviation of the network's training: ImageNet's
+                for VGG and the DINOs, each network's own for the others.
             range_norm: images are in [-1, 1] and are mapped to [0, 1] first.
             input_scale: multiplies the images on their way into the network; 255 reproduces CSD.
             precision: "float32", or "bfloat16" / "float16" to run the network under autocast; "auto" is

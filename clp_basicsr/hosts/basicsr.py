@@ -1,10 +1,14 @@
 """BasicSR: its import on a current torchvision, the registered loss, the LR batch, the log lines.
 
-Three of BasicSR's names are touched, all from outside: `BaseModel.__init__` remembers each model
-(weakly), so that a loss finds the model that holds it and with it the LR batch `lq`;
-`BaseModel.reduce_loss_dict` gets the loss's numbers beside BasicSR's own, so that they are reduced,
-printed and sent to TensorBoard as these are; and `BaseModel.validation` draws pictures where the
-options ask for them. Any subclass is covered, imported before or after.
+BasicSR's classes are touched from outside, so that any subclass is covered, imported before or after:
+
+- `BaseModel.__init__` remembers each model (weakly), so that a loss finds the model that holds it and
+  with it the LR batch `lq`; `BaseModel.reduce_loss_dict` gets the loss's numbers beside BasicSR's own,
+  so that they are reduced, printed and sent to TensorBoard as these are (`serving`).
+- `BaseModel.validation` draws pictures where the options ask for them (`basicsr_panels`).
+- `SRModel.get_current_visuals` keeps what a metric needs (`basicsr_metrics`), `SRModel.feed_data` a batch's
+  own negatives (`basicsr_dataset`).
+- `MessageLogger.__call__` sends the layers' numbers when it logs (`message_logger`).
 """
 
 from __future__ import annotations
