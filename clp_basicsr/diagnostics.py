@@ -188,6 +188,8 @@ class Probe:
         arriving: list[Tensor] = []  # what the host multiplies its losses by: a scale for float16, 1 / accumulate
 
         def note(gradient: Tensor) -> None:
+            if not arriving:  # the gradient of a gradient, which does not come by the loss itself
+                return
             own = gradient.detach().float().square().sum().sqrt() / arriving.pop().detach().abs()
             ratio = own / pixel.sqrt().clamp(min=torch.finfo(pixel.dtype).tiny)
             # A step that overflows in float16, which the host leaves out, says nothing.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from clp_basicsr.messages import reason
 
 
 def squared_norms(value: Tensor, sr: Tensor, target: Tensor, model: Any | None) -> Tensor:
@@ -27,11 +29,39 @@ def squared_norms(value: Tensor, sr: Tensor, target: Tensor, model: Any | None) 
 
 def squared_norm_of_pixel_loss(sr: Tensor, target: Tensor, model: Any | None) -> Tensor:
     """Return the squared gradient norm of the pixel loss at ``sr``, 0-dim; arguments as in `squared_norms`."""
-    pixel_loss: Callable[[Tensor, Tensor], Tensor] = getattr(model, "cri_pix", None) or F.l1_loss
     leaf = sr.detach().requires_grad_()
     target = target.clone() if target.is_inference() else target  # autograd does not take those of inference mode
-    (pixel,) = torch.autograd.grad(pixel_loss(leaf, target), leaf)
+    (pixel,) = torch.autograd.grad(_pixel_loss(leaf, target, model), leaf)
     return pixel.float().square().sum()
+
+
+def _pixel_loss(sr: Tensor, target: Tensor, model: Any | None) -> Tensor:
+    own = getattr(model, "cri_pix", None)
+    if own is None:
+        return F.l1_loss(sr, target)
+    try:
+        value = own(sr, target)
+        problem = _why_no_loss(value)
+    except (TypeError, NotImplementedError) as error:  # it wants a mask, is a list, is a ModuleList
+        problem = f"fails: {reason(error)}"
+    if not problem:
+        loss: Tensor = value
+        return loss
+    warnings.warn(
+        "CLPLoss measures its gradient beside that of the model's pixel loss, which must be called as "
+        f"`cri_pix(sr, gt)` and give a number, but this {problem}. L1 stands in for it, in `auto_weight` and in "
+        "`gradient_ratio`.",
+        stacklevel=2,
+    )
+    return F.l1_loss(sr, target)
+
+
+def _why_no_loss(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return f"gives a {type(value).__name__}"
+    if value.numel() != 1:
+        return f"gives {value.numel()} numbers"
+    return "" if value.requires_grad else "gives one without gradient"
 
 
 def walked_twice() -> AbstractContextManager[None]:

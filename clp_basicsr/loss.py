@@ -235,7 +235,7 @@ class CLPLoss(BoundModule):
         self.weight = self._full_weight(value, sr, target) * strength
         loss = value * self.weight
         if probe is not None:
-            probe.watch_gradient(loss, sr, target, self.bound_model())
+            probe.watch_gradient(loss, sr, target, self._model_if_one())
         return loss
 
     def evaluate(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> Tensor:
@@ -382,10 +382,14 @@ class CLPLoss(BoundModule):
         return self.clock.read(self.bound_model())
 
     def _iteration_to_draw_in(self) -> int:
+        return self.clock.read(self._model_if_one())  # of none, any number does that changes
+
+    def _model_if_one(self) -> Any | None:
+        """Return the bound model; None where several hold this loss and the LR batch was passed."""
         try:
-            return self._iteration()
-        except ValueError:  # held by several models, whose LR batch was passed: any number does that changes
-            return self.clock.read(None)
+            return self.bound_model()
+        except ValueError:
+            return None
 
     def _summarise(self, terms: list[Terms]) -> Summary:
         numbers = [term.numbers for term in terms]

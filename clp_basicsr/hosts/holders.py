@@ -59,7 +59,7 @@ class HeldLoss(loss.CLPLoss):
             names = sorted(type(model).__name__ for model in holders)
             raise ValueError(
                 f"CLPLoss is held by {len(holders)} models ({', '.join(names)}) and cannot tell whose LR batch is its "
-                "negative. Say so once: loss.bind(model)."
+                "negative and whose iteration counts. Say so once: loss.bind(model)."
             )
         return holders[0] if holders else None
 

@@ -28,19 +28,30 @@ def attach(logger_module: ModuleType) -> None:
 
     @functools.wraps(original)
     def call(self: Any, log_vars: dict[str, Any]) -> Any:
-        iteration = int(log_vars["iter"])
+        iteration, models = int(log_vars["iter"]), _logged(log_vars)
         result = original(self, log_vars)
         if logger_module.get_dist_info()[0] == 0:
-            report(self, iteration)
+            report(self, models, iteration)
         return result
 
     call._clp_diagnoses = True  # type: ignore[attr-defined]
     logger_module.MessageLogger.__call__ = call
 
 
-def report(message_logger: Any, iteration: int) -> None:
+def _logged(log_vars: Mapping[str, Any]) -> list[Any]:
+    """Return the models whose numbers stand in the line that is logged; all models where that cannot be told."""
+    models = remembered()
+
+    def stands_there(model: Any) -> bool:
+        numbers: Mapping[str, Any] = getattr(model, "log_dict", None) or {}
+        return bool(numbers) and all(log_vars.get(name) is value for name, value in numbers.items())
+
+    return [model for model in models if stands_there(model)] or models
+
+
+def report(message_logger: Any, models: Iterable[Any], iteration: int) -> None:
     """Send what the models' losses measured last to TensorBoard, and say once what is wrong."""
-    for model in remembered():
+    for model in models:
         losses = {name: each for name, each in held_losses(model).items() if each.diagnostics is not None}
         reports = {name: each.diagnostics.read() for name, each in losses.items()}  # type: ignore[union-attr]
         _send(message_logger, reports, iteration)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from clp_basicsr import CLPLoss, diagnostics
 from clp_basicsr.criteria.triplet import RelativeTriplet
@@ -146,6 +146,55 @@ def test_the_host_may_walk_back_twice() -> None:
     (again,) = torch.autograd.grad(2 * value, sr)
     assert torch.equal(again, 2 * first)
     assert gradient_ratio(loss) == pytest.approx(told, rel=1e-6)
+
+
+def test_a_second_derivative_is_none_of_its_business() -> None:
+    """A gradient penalty walks through SR once more, without the loss."""
+    of_the_norm = []
+    for measured in (True, False):
+        sr, loss = HALF.clone().requires_grad_(), one_layer(diagnostics=measured)
+        (gradient,) = torch.autograd.grad(loss(sr, GT, LR), sr, create_graph=True)
+        if measured:
+            told = gradient_ratio(loss)
+        gradient.square().sum().backward()
+        if measured:
+            assert gradient_ratio(loss) == told > 0
+        of_the_norm.append(sr.grad)
+    assert of_the_norm[0] is not None
+    assert of_the_norm[0].abs().sum() > 0
+    assert torch.equal(*of_the_norm)
+
+
+def needs_a_mask(sr: Tensor, gt: Tensor, mask: Tensor) -> Tensor:
+    return F.l1_loss(sr * mask, gt * mask)
+
+
+@pytest.mark.parametrize(
+    ("pixel_loss", "said"),
+    [
+        (needs_a_mask, "fails: .*missing 1 required positional argument: 'mask'"),
+        ([nn.L1Loss()], "fails: 'list' object is not callable"),
+        (nn.ModuleList([nn.L1Loss()]), "fails: Module .ModuleList. is missing"),
+        (lambda sr, gt: (F.mse_loss(sr, gt), None), "gives a tuple"),
+        (nn.L1Loss(reduction="none"), f"gives {GT.numel()} numbers"),
+        (lambda sr, gt: torch.zeros(()), "gives one without gradient"),
+    ],
+)
+def test_a_pixel_loss_of_another_kind_is_warned_of_and_l1_stands_in(pixel_loss: Any, said: str) -> None:
+    class Model:
+        cri_pix = pixel_loss if isinstance(pixel_loss, (list, nn.Module)) else staticmethod(pixel_loss)
+
+    model = Model()
+    for keywords in ({"diagnostics": True}, {"auto_weight": 0.1, "diagnostics": False}):
+        alone, held = one_layer(**keywords), one_layer(**keywords).bind(model)
+        values = [alone(HALF.clone().requires_grad_(), GT, LR)]
+        with pytest.warns(UserWarning, match=f"`cri_pix.sr, gt.` and give a number, but this {said}"):
+            values.append(held(HALF.clone().requires_grad_(), GT, LR))
+        assert torch.equal(*values)
+        if keywords["diagnostics"]:
+            for value in values:
+                value.backward()
+            assert gradient_ratio(held) == gradient_ratio(alone) > 0
 
 
 def test_a_single_crop_with_a_large_gradient_is_no_reason_to_warn(monkeypatch: pytest.MonkeyPatch) -> None:

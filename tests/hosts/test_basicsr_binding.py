@@ -110,6 +110,23 @@ def test_two_models_with_the_same_loss(model: SRModel, batch: dict[str, Tensor],
     assert step(model, batch)["l_percep"] > 0
 
 
+@pytest.mark.parametrize("keywords", [{}, {"negatives": ["lr", "blur"]}, {"diagnostics": False}])
+def test_two_models_with_the_same_loss_and_the_lr_passed(
+    keywords: dict[str, Any], batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """Whose batch it is need not be told then."""
+    with isolated(tmp_path):
+        loss, alone = (build_loss({**PERCEPTUAL, **keywords}) for _ in range(2))
+    models = [make_model(tmp_path) for _ in range(2)]
+    for model in models:
+        model.cri_perceptual = loss
+    sr = (0.5 * batch["gt"]).requires_grad_()
+    value, _ = loss(sr, batch["gt"], batch["lq"])
+    assert torch.equal(value, alone(sr, batch["gt"], batch["lq"])[0])
+    with pytest.raises(ValueError, match=r"2 models .SRModel, SRModel. .* whose iteration counts"):
+        loss(sr, batch["gt"])
+
+
 def test_second_model_takes_the_same_loss_later(model: SRModel, batch: dict[str, Tensor], tmp_path: Path) -> None:
     """It must not go on with the first model's batch in silence."""
     step(model, batch)

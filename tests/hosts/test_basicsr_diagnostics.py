@@ -1,13 +1,18 @@
 """Layers in TensorBoard, totals in the log line, warnings once: in real runs."""
 
+import copy
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
+from basicsr.models import build_model
+from basicsr.utils.logger import MessageLogger
 
 from clp_basicsr.diagnostics import LAYER
-from hosts.options import PERCEPTUAL, train_options
+from hosts.options import PERCEPTUAL, SCALE, train_options
 from hosts.records import CLP_KEYS, log_entries, log_text, scalars
-from hosts.runs import train
+from hosts.runs import isolated, train
 
 
 def test_layers_go_to_tensorboard_and_totals_to_the_line(pairs: Path, tmp_path: Path) -> None:
@@ -22,6 +27,33 @@ def test_layers_go_to_tensorboard_and_totals_to_the_line(pairs: Path, tmp_path: 
         assert set(logged[iteration]) >= CLP_KEYS
         assert "clp/" not in log_text(experiment)
     assert not layers & {*sent.get(1, {}), *sent.get(3, {})}
+
+
+class Curves(dict[str, list[float]]):
+    """A TensorBoard writer."""
+
+    def add_scalar(self, tag: str, value: float, iteration: int) -> None:
+        self.setdefault(tag, []).append(value)
+
+
+def test_each_of_two_models_has_curves_of_its_own(tmp_path: Path) -> None:
+    """A teacher and its student, each with a logger, in turn."""
+    options = train_options(tmp_path, total_iter=4) | {"is_train": True, "dist": False, "rank": 0, "world_size": 1}
+    options["logger"]["print_freq"] = 2
+    gt, brightest = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), (1.0, 0.5)
+    with isolated(tmp_path):
+        models, curves = [build_model(copy.deepcopy(options)) for _ in brightest], [Curves() for _ in brightest]
+        loggers = [MessageLogger(options, 0, each) for each in curves]
+        for iteration in range(1, 5):
+            for model, scale in zip(models, brightest):
+                model.feed_data({"gt": scale * gt, "lq": F.avg_pool2d(scale * gt, SCALE)})
+                model.optimize_parameters(iteration)
+            if iteration % 2 == 0:
+                for model, logger in zip(models, loggers):
+                    line = {"epoch": 0, "iter": iteration, "lrs": [0.1], "time": 1.0, "data_time": 1.0}
+                    logger({**line, **model.get_current_log()})
+    for each, scale in zip(curves, brightest):
+        assert each["clp/target_max"] == pytest.approx([scale, scale], rel=0.01)
 
 
 def test_diagnostics_can_be_left_out(pairs: Path, tmp_path: Path) -> None:
