@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,16 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from clp_basicsr.criteria import Criterion
 from clp_basicsr.distances import DISTANCES
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import at_least_float32, check_images, resize_to
 from clp_basicsr.loss import CLPLoss
 from clp_basicsr.maps import LayerMaps, distance_of, layer_maps, map_value
-from clp_basicsr.negatives import SOURCES, Source
+from clp_basicsr.one_image import alone
 from clp_basicsr.references import References
 from clp_basicsr.tiles import OVERLAP, SIZE, TiledNetwork
-
-_ALONE = ("lr", "blur", "degraded")  # the sources that need neither a training run nor other images
 
 
 @dataclass(frozen=True)
@@ -93,17 +91,17 @@ def inspect(
     """
     sr, target, lr = (each.detach()[:1] for each in as_images(sr, target, lr))
     check_images(sr, target, lr)
-    sources, left_out = _sources_alone(loss)
     shown, gt, small = (loss.prepared(each) for each in (sr, target, lr))
     with torch.no_grad():
-        references = References.of(gt, loss.draw_negatives(gt, small, lr, sources))
+        negatives, criterion, left_out = alone(loss, gt, small, lr)
+        references = References.of(gt, negatives)
     network = TiledNetwork(loss.features, shown, tile, overlap)
     seen, anchors = network.features(references.images()), network.features(shown)
     views: dict[str, tuple[LayerMaps, _Numbers]] = {}
     at_features: dict[str, Tensor] = {}
     for layer in list(anchors):
         parts = references.split(seen.pop(layer))
-        views[layer], at_features[layer] = _view(loss, layer, anchors.pop(layer), *parts, network)
+        views[layer], at_features[layer] = _view(loss, criterion, layer, anchors.pop(layer), *parts, network)
     gradients = {layer: _at_the_hosts(sr, each, loss) for layer, each in network.gradients(shown, at_features).items()}
     whole = torch.stack(tuple(gradients.values())).sum(0)
     parts_of_loss = [numbers.loss for _, numbers in views.values()]
@@ -128,17 +126,23 @@ def inspect(
 
 
 def _view(
-    loss: CLPLoss, layer: str, anchor: Tensor, positive: Tensor, negatives: Tensor, network: TiledNetwork
+    loss: CLPLoss,
+    criterion: Criterion,
+    layer: str,
+    anchor: Tensor,
+    positive: Tensor,
+    negatives: Tensor,
+    network: TiledNetwork,
 ) -> tuple[tuple[LayerMaps, _Numbers], Tensor]:
     """Return maps and numbers of a layer, and the gradient of its part of the loss at its features."""
     weight = loss.layer_weights[layer]
     with torch.enable_grad():
         anchor = anchor.detach().requires_grad_()
-        terms = loss.criterion(anchor, positive, negatives, weight)
-        value = terms.loss / loss.criterion.normaliser(list(loss.layer_weights.values()))
+        terms = criterion(anchor, positive, negatives, weight)
+        value = terms.loss / criterion.normaliser(list(loss.layer_weights.values()))
         (gradient,) = torch.autograd.grad(value, anchor)
-    maps = layer_maps(loss.criterion, anchor.detach(), positive, negatives, weight)
-    distance = distance_of(loss.criterion)
+    maps = layer_maps(criterion, anchor.detach(), positive, negatives, weight)
+    distance = distance_of(criterion)
     numbers = _Numbers(
         map_value(maps.to_target, distance),
         map_value(maps.to_negative, distance),
@@ -148,15 +152,6 @@ def _view(
     )
     cropped = [network.crop(each)[0].cpu() for each in maps]
     return (LayerMaps(cropped[0], cropped[1], cropped[2], cropped[3]), numbers), gradient
-
-
-def _sources_alone(loss: CLPLoss) -> tuple[Sequence[Source], tuple[str, ...]]:
-    """Return copies of the sources that a single image is enough for, and the names of the others."""
-    kinds = {kind: name for name, kind in SOURCES.items()}
-    names = [kinds.get(type(source), type(source).__name__) for source in loss.sources]
-    usable = [copy.deepcopy(source) for source, name in zip(loss.sources, names) if name in _ALONE]
-    left_out = tuple(name for name in names if name not in _ALONE)
-    return usable or [SOURCES["lr"]()], left_out
 
 
 def _at_the_hosts(sr: Tensor, gradient: Tensor, loss: CLPLoss) -> Tensor:

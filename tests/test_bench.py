@@ -69,10 +69,44 @@ def test_channels_last_is_the_layout_of_the_weights() -> None:
     assert build("random_convs", CPU).network.get_buffer("extractor.network.conv1.weight").is_contiguous()
 
 
-@pytest.mark.parametrize("name", ["vgg:fast", "three_pass:resnet", "vg19"])
+@pytest.mark.parametrize("name", ["vgg:fast", "three_pass:resnet", "vg19", "vgg:chunk=few", "torchvision:"])
 def test_unknown_contenders_are_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--contenders", name, "--output", str(tmp_path)]) == 1
-    assert "must be" in capsys.readouterr().err
+    assert "must " in capsys.readouterr().err
+
+
+def test_networks_of_packages_are_contenders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["torchvision:resnet18", "torchvision:resnet18:chunk=1"]
+    flags = ["--batch", "1", "--size", "32", "--rounds", "1", "--output", str(tmp_path), "--device", "cpu"]
+    assert main(["bench", "--contenders", *names, *flags]) == 0
+    assert [row["name"] for row in json.loads((tmp_path / "losses.json").read_text())["rows"]] == names
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--device", "gpu"], "Argument `device` must be one of ['cpu'] on this machine, but got 'gpu'"),
+        (["--device", "cuda"], "must be one of ['cpu']"),
+        (["--output", "file"], "Flag `--output` must name a folder, or a place where one can be made, but got 'file'"),
+        (["--output", "file/bench", "--count"], "must name a folder"),
+        (["--step", "srvgg", "--profile"], "Flag `--step` must stand alone or beside `--count`"),
+    ],
+)
+def test_flags_that_cannot_be_meant(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert main(["bench", "--contenders", "random_convs", *flags]) == 1
+    assert said in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_one_thing_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--count", "--scaling"])
+    assert "not allowed with" in capsys.readouterr().err
 
 
 @needs_basicsr
@@ -181,7 +215,9 @@ def test_count_prints_a_table_and_writes_json(tmp_path: Path, capsys: pytest.Cap
     flags = ["--batch", "1", "--size", "32", "--output", str(tmp_path)]
     contenders = ["perceptual", "random_convs", "random_convs:compile"]
     assert main(["bench", "--count", "--contenders", *contenders, *flags]) == 0
-    assert "| random_convs | 1, 32 |" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "| random_convs | 1, 32 |" in printed.out
+    assert "random_convs:compile is left out" in printed.err
     counts = json.loads((tmp_path / "losses_counted.json").read_text())["counts"]
     assert [row["name"] for row in counts] == ["perceptual", "random_convs"]
     assert main(["bench", "--count", "--step", "srvgg", "--contenders", "random_convs", *flags]) == 0

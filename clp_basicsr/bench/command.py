@@ -14,7 +14,9 @@ from clp_basicsr import arguments
 from clp_basicsr.bench import profiling, report, scaling, training
 from clp_basicsr.bench.contenders import DEFAULT, Contender, build
 from clp_basicsr.bench.measuring import Call, peak_bytes, rounds, spread, training_step
+from clp_basicsr.messages import not_a_choice
 from clp_basicsr.pictures.canvas import check_matplotlib
+from clp_basicsr.pictures.files import make_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: cuda where there is a GPU"
     )
     parser.add_argument("--step", choices=list(training.NETWORKS), help="a whole training step of this network instead")
-    parser.add_argument("--count", action="store_true", help="count arithmetic and memory instead, for any device")
-    parser.add_argument("--profile", action="store_true", help="show where the time of a step goes instead")
-    parser.add_argument("--scaling", action="store_true", help="time against batch, crop, negatives, layers instead")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--count", action="store_true", help="count arithmetic and memory instead, for any device")
+    mode.add_argument("--profile", action="store_true", help="show where the time of a step goes instead")
+    mode.add_argument("--scaling", action="store_true", help="time against batch, crop, negatives, layers instead")
     parser.add_argument("--output", type=Path, default=Path("bench"), help="folder of results (default: bench)")
 
 
@@ -44,8 +47,10 @@ def run(options: argparse.Namespace) -> None:
 
     Raises:
         ImportError: if matplotlib is missing.
-        ValueError: for a contender or a number that is not possible.
+        ValueError: for a contender, a device, a folder or a number that is not possible.
     """
+    if options.step and (options.profile or options.scaling):
+        raise ValueError("Flag `--step` must stand alone or beside `--count`; the others look at the loss itself.")
     for name in ("batch", "size"):
         setattr(options, name, [arguments.count(name, each) for each in getattr(options, name)])
     if options.count:
@@ -53,14 +58,14 @@ def run(options: argparse.Namespace) -> None:
         return
     if not options.profile:
         check_matplotlib()
-    device = torch.device(options.device)
+    device = _device(options.device)
     torch.set_num_threads(arguments.count("threads", options.threads))
     arguments.count("rounds", options.rounds)
     torch.backends.cudnn.benchmark = True  # as BasicSR's train_pipeline does
     if options.profile:
         _profile(options, device)
         return
-    options.output.mkdir(parents=True, exist_ok=True)
+    make_folder(options.output, "--output")
     about = report.environment(device)
     print(", ".join(f"{key}: {value}" for key, value in about.items()), flush=True)
     if options.scaling:
@@ -78,6 +83,14 @@ def run(options: argparse.Namespace) -> None:
     report.plot(options.output / f"{name}.png", rows)
 
 
+def _device(given: str) -> torch.device:
+    there = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    allowed = ["cpu", *["cuda"][: len(there)], *there]
+    if given not in allowed:
+        raise ValueError(not_a_choice("device", given, allowed, " on this machine"))
+    return torch.device(given)
+
+
 def _profile(options: argparse.Namespace, device: torch.device) -> None:
     for contender in _built(options.contenders, device):
         for batch, size in _settings(options):
@@ -87,9 +100,12 @@ def _profile(options: argparse.Namespace, device: torch.device) -> None:
 def _count(options: argparse.Namespace) -> None:
     from clp_basicsr.bench import counting
 
-    options.output.mkdir(parents=True, exist_ok=True)
+    make_folder(options.output, "--output")
     cpu = torch.device("cpu")
-    contenders = _built([each for each in options.contenders if "compile" not in each.split(":")], cpu)
+    compiled = [each for each in options.contenders if "compile" in each.split(":")]
+    for name in compiled:
+        print(f"{name} is left out: only what eager code asks for is counted", file=sys.stderr)
+    contenders = _built([each for each in options.contenders if each not in compiled], cpu)
     rows = counting.rows(contenders, options.step, _settings(options))
     print(counting.table(rows))
     counts = [asdict(row) for row in rows]

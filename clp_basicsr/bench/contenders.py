@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from clp_basicsr.bench.baselines import Step, lpips_vgg, perceptual_loss, three_pass_dinov2, three_pass_vgg
+from clp_basicsr.extractors import PACKAGES
 from clp_basicsr.extractors.dino_models import DINO_MODELS
 from clp_basicsr.extractors.precision import PRECISIONS
 from clp_basicsr.loss import CLPLoss
@@ -43,7 +45,7 @@ def build(name: str, device: torch.device, **keywords: Any) -> Contender:
         ImportError: if its package is not installed.
         ValueError: if there is no such contender.
     """
-    model, *settings = name.split(":")
+    model, settings = _model_and_settings(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that untrained weights are no perceptual loss
         network, step = _build(name, model, [each for each in settings if each != _CHANNELS_LAST], keywords)
@@ -51,6 +53,11 @@ def build(name: str, device: torch.device, **keywords: Any) -> Contender:
     if _CHANNELS_LAST in settings:
         network.to(memory_format=torch.channels_last)
     return Contender(name, network, step)
+
+
+def _model_and_settings(name: str) -> tuple[str, list[str]]:
+    first, *rest = name.split(":")
+    return (f"{first}:{rest[0]}", rest[1:]) if first in PACKAGES and rest else (first, rest)
 
 
 def _build(name: str, model: str, settings: list[str], keywords: dict[str, Any]) -> tuple[nn.Module, Step]:
@@ -77,7 +84,7 @@ def _clp(name: str, model: str, settings: list[str], keywords: dict[str, Any]) -
             chosen["precision"] = setting
         elif setting in ("compile", "checkpoint"):
             chosen[setting] = True
-        elif setting.startswith("chunk="):
+        elif re.fullmatch(r"chunk=\d+", setting):
             chosen["chunk"] = int(setting.removeprefix("chunk="))
         else:
             raise ValueError(

@@ -16,7 +16,7 @@ from clp_basicsr.inspection import Inspection, inspect
 from clp_basicsr.loss import CLPLoss
 from clp_basicsr.messages import reason
 from clp_basicsr.pictures.canvas import check_matplotlib, pixels
-from clp_basicsr.pictures.files import read_image
+from clp_basicsr.pictures.files import make_folder, read_image
 from clp_basicsr.pictures.page import page
 from clp_basicsr.pictures.sheet import draw_sheet, notes, summary
 from clp_basicsr.tiles import SIZE
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _write(seen: Inspection, folder: Path, name: str, sr_is: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "-o")
     png, page_file = folder / f"inspect_{name}.png", folder / f"inspect_{name}.html"
     sheet = pixels(draw_sheet(seen, name, sr_is))
     Image.fromarray(sheet).save(png)

@@ -1,4 +1,4 @@
-"""Image files to tensors and back."""
+"""Image files to tensors and back, and folders for them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ def read_image(path: Path) -> Tensor:
         else:
             pixels = np.array(image.convert("RGB"), dtype=np.float32) / 255
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+
+
+def make_folder(path: Path, flag: str) -> None:
+    """Make a folder that ``flag`` asks for, and those above it, unless it is there.
+
+    Raises:
+        ValueError: if there is something else in its place, or it may not be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"Flag `{flag}` must name a folder, or a place where one can be made, but got '{path}': {error.strerror}."
+        ) from error
 
 
 def as_bytes(image: Tensor) -> NDArray[np.uint8]:

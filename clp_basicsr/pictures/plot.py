@@ -16,6 +16,7 @@ from PIL import Image
 
 from clp_basicsr.pictures.canvas import check_matplotlib, new_figure, pixels
 from clp_basicsr.pictures.curves import Curve, Run, read_run
+from clp_basicsr.pictures.files import make_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,7 @@ _COLUMNS = 3
 _LAYERS = ("pull", "push", "progress", "overshoot", "active")
 _STYLES = ("-", "--", ":", "-.")
 _SMALL = 8
+_LEGEND_ROWS = 12
 _SMOOTHED_FROM = 30  # points
 _LEFT_OUT = {"clp/target_min", "clp/target_max"}
 # With several losses in one model the loss's name stands in front.
@@ -57,14 +59,22 @@ def run(options: argparse.Namespace) -> None:
         ValueError: if no run was trained with CLPLoss, or two have one name.
     """
     check_matplotlib()
+    _check_file(options.file)
     runs = [read_run(each) for each in options.experiments]
     _check(runs)
     for each in runs:
         if not _has_clp(each):
             print(f"'{each.name}' has no clp_ numbers: it was trained without CLPLoss.")
-    options.file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(options.file.parent, "-o")
     Image.fromarray(pixels(draw_curves(runs))).save(options.file)
     print(f"picture  {options.file}")
+
+
+def _check_file(path: Path) -> None:
+    formats = Image.registered_extensions()
+    writable = sorted(extension for extension, name in formats.items() if name in Image.SAVE)
+    if path.suffix.lower() not in writable:
+        raise ValueError(f"Flag `-o` must name a picture's file, such as plot.png, but got '{path}'.")
 
 
 def _check(runs: Sequence[Run]) -> None:
@@ -138,16 +148,17 @@ def _layer_panels(runs: Sequence[Run]) -> dict[str, list[Line]]:
 def _panel(place: Axes, title: str, lines: Sequence[Line]) -> None:
     for line in lines:
         iterations, values = line.curve
+        label = line.label.replace("_", " _", 1) if line.label.startswith("_") else line.label  # else it is left out
         look: dict[str, Any] = {"color": line.colour, "linestyle": line.style}
         if len(values) < _SMOOTHED_FROM:
-            place.plot(iterations, values, label=line.label, marker=".", **look)
+            place.plot(iterations, values, label=label, marker=".", **look)
         else:
             place.plot(iterations, values, alpha=0.25, linewidth=0.8, **look)
-            place.plot(iterations, running_mean(values), label=line.label, **look)
+            place.plot(iterations, running_mean(values), label=label, **look)
     place.set_title(title, fontsize=10)
     place.tick_params(labelsize=_SMALL, labelbottom=True)
     place.grid(alpha=0.3)
-    place.legend(fontsize=7 if len(lines) > 4 else _SMALL)
+    place.legend(fontsize=7 if len(lines) > 4 else _SMALL, ncols=math.ceil(len(lines) / _LEGEND_ROWS))
 
 
 def running_mean(values: Sequence[float]) -> NDArray[np.float64]:

@@ -19,11 +19,12 @@ from .oracles import crop, enlarged
 
 Photos = tuple[Tensor, Tensor]
 LAYERS = {"relu1_2": 1.0, "relu2_2": 0.5}
+BLUR = {"type": "blur", "count": 2}
 LOSSES: dict[str, dict[str, Any]] = {
     "relative": {},
     "fixed": {"margin": 2.0},
     "ratio": {"criterion": "ratio"},
-    "infonce": {"criterion": "infonce", "negatives": ["lr", {"type": "blur", "count": 2}]},
+    "infonce": {"criterion": "infonce", "negatives": ["lr", BLUR]},
     "directional": {"criterion": "directional"},
     "batch_ratio l1": {"criterion": "batch_ratio", "distance": "l1"},
 }
@@ -115,6 +116,27 @@ def test_negatives_that_only_a_run_has_are_left_out_and_named(vgg_weights: Path,
         seen = inspect(CLPLoss("vgg", weights=vgg_weights, layer_weights=LAYERS, negatives=negatives), *images)
         assert seen.left_out == left_out
         assert seen.loss == plain.loss
+
+
+@pytest.mark.parametrize(
+    ("negatives", "over_negatives", "alone"),
+    [
+        (["lr", "files"], [6, 1.25, 0.75], {"negatives": "lr"}),
+        (["files", BLUR, "lr"], [9, 9, 1, 2, 3], {"negatives": [BLUR, "lr"], "over_negatives": [1, 2, 3]}),
+        (["lr", "files", BLUR], [1, 9, 2, 3], {"negatives": ["lr", BLUR], "over_negatives": [1, 2, 3]}),
+        (["files", "lr", "batch"], [9, 1, 9], {"negatives": "lr"}),
+        ([BLUR, "lr"], [2, 3, 1], {"negatives": [BLUR, "lr"], "over_negatives": [2, 3, 1]}),
+        (["lr", "files", BLUR, "lagged"], [1, 9, 2, 3, 9], {"negatives": "lr"}),
+    ],
+)
+def test_negatives_that_are_left_out_take_their_weights_along(
+    negatives: Any, over_negatives: list[float], alone: dict[str, Any], vgg_weights: Path, photo_batch: Photos
+) -> None:
+    keywords = {"weights": vgg_weights, "layer_weights": LAYERS, "criterion": "batch_ratio"}
+    images = crop(photo_batch, 1, 48)
+    expected = CLPLoss("vgg", **keywords, **alone).evaluate(*images).item()
+    seen = inspect(CLPLoss("vgg", **keywords, negatives=negatives, over_negatives=over_negatives), *images)
+    assert seen.loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_under_no_grad_and_at_gt(vgg_weights: Path, photo_batch: Photos) -> None:

@@ -219,6 +219,7 @@ def test_windows_are_padded_and_cut() -> None:
         (["--set", "margin"], "`--set` must be followed by KEY=VALUE"),
         (["--set", "margn=2"], "Did you mean 'margin'?"),
         (["--tile", "100"], "`tile` must be more than 192 pixels"),
+        (["-o", "text.yml"], "Flag `-o` must name a folder, or a place where one can be made, but got 'text.yml'"),
     ],
 )
 def test_mistakes(flags: list[str], said: str, files: Path, capsys: pytest.CaptureFixture[str]) -> None:

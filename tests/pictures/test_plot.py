@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -101,6 +102,22 @@ def test_panels_and_legends() -> None:
     assert layers[0].get_linestyle() != layers[2].get_linestyle()
 
 
+def test_every_line_is_in_the_legend_and_every_legend_in_its_panel() -> None:
+    names = [f"clp/blocks.{index}/pull" for index in range(30)]
+    session("tb_logger/_mine", {1: 0.5, 2: 0.25}, tags=("clp_pull", *names))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib's, of lines without a label, of panels without room
+        figure = draw_curves([read_run("_mine")])
+        figure.draw_without_rendering()
+    legends = [axes.get_legend() for axes in figure.axes if axes.axison]
+    assert [len(legend.get_texts()) for legend in legends if legend is not None] == [1, 30]
+    assert legends[0] is not None
+    assert "_mine" in legends[0].get_texts()[0].get_text()
+    for legend, axes in zip(legends, figure.axes):
+        assert legend is not None
+        assert legend.get_window_extent().height < axes.get_window_extent().height
+
+
 def test_running_mean_looks_back_only() -> None:
     values = np.random.default_rng(0).normal(size=100)
     expected = [values[max(0, place - 4) : place + 1].mean() for place in range(100)]
@@ -111,6 +128,7 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     session("tb_logger/mine", {1: 0.5})
     session("tb_logger/plain", {1: 0.5}, tags=TAGS[:1])
     Path("experiments/silent").mkdir(parents=True)
+    Path("file").touch()
     with SummaryWriter("tb_logger/young") as writer:
         writer.flush()
     for given, said in (
@@ -120,6 +138,9 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
         (["young"], "holds none yet"),
         (["plain"], "have only ['losses/l_pix']"),
         (["mine", "mine"], "must name each run once"),
+        (["mine", "-o", "curves.txt"], "Flag `-o` must name a picture's file, such as plot.png, but got 'curves.txt'"),
+        (["mine", "-o", "curves"], "must name a picture's file"),
+        (["mine", "-o", "file/curves.png"], "Flag `-o` must name a folder, or a place where one can be made"),
     ):
         assert main(["plot", *given]) == 1
         assert said in capsys.readouterr().err

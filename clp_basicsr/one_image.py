@@ -1,0 +1,61 @@
+"""What of a loss a single image is enough for: no training run that brings negatives, no batch of others."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from clp_basicsr.criteria import Criterion
+from clp_basicsr.criteria.ratio import BatchRatio
+from clp_basicsr.loss import CLPLoss
+from clp_basicsr.negatives import SOURCES, Negative
+
+_ALONE = ("lr", "blur", "degraded")
+
+
+class Alone(NamedTuple):
+    """The part of a loss that a single image can be seen with."""
+
+    negatives: list[Negative]
+    criterion: Criterion
+    left_out: tuple[str, ...]
+    """Kinds of negatives that only a training run has."""
+
+
+def alone(loss: CLPLoss, target: Tensor, lr: Tensor, given_lr: Tensor) -> Alone:
+    """Draw what negatives a single image has, from copies of the sources; ``lr`` where the loss has none of these.
+
+    Args:
+        loss: whose sources and criterion.
+        target: ground truth ``(1, 3, H, W)`` in [0, 1].
+        lr: low-quality image ``(1, 3, h, w)`` in [0, 1].
+        given_lr: the same as the host has it.
+    """
+    kinds = {kind: name for name, kind in SOURCES.items()}
+    names = [kinds.get(type(source), type(source).__name__) for source in loss.sources]
+    weights = loss.criterion.over_negatives if isinstance(loss.criterion, BatchRatio) else "mean"
+    there = [name in _ALONE for name in names]
+    if isinstance(weights, tuple) and not all(there):
+        # How many negatives the others would give, and so whose the weights in between are, is not known.
+        first, last = there.index(False), len(there) - there[::-1].index(False)
+        there[first:last] = [False] * (last - first)
+    drawn = [
+        loss.draw_negatives(target, lr, given_lr, [copy.deepcopy(source)]) if is_there else []
+        for source, is_there in zip(loss.sources, there)
+    ]
+    left_out = tuple(name for name, is_there in zip(names, there) if not is_there)
+    negatives = [negative for each in drawn for negative in each]
+    if not negatives:
+        negatives = loss.draw_negatives(target, lr, given_lr, [SOURCES["lr"]()])
+        weights = "mean" if isinstance(weights, tuple) else weights
+    elif isinstance(weights, tuple) and left_out:
+        before = sum(len(each) for each in drawn[: there.index(False)])
+        weights = weights[:before] + weights[len(weights) - (len(negatives) - before) :]
+    return Alone(negatives, _pooled_by(loss.criterion, weights), left_out)
+
+
+def _pooled_by(criterion: Criterion, weights: str | tuple[float, ...]) -> Criterion:
+    return replace(criterion, over_negatives=weights) if isinstance(criterion, BatchRatio) else criterion
