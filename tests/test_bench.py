@@ -69,7 +69,9 @@ def test_channels_last_is_the_layout_of_the_weights() -> None:
     assert build("random_convs", CPU).network.get_buffer("extractor.network.conv1.weight").is_contiguous()
 
 
-@pytest.mark.parametrize("name", ["vgg:fast", "three_pass:resnet", "vg19", "vgg:chunk=few", "torchvision:"])
+@pytest.mark.parametrize(
+    "name", ["vgg:fast", "three_pass:resnet", "vg19", "vgg:chunk=few", "torchvision:", "timm:resnet10t:fast"]
+)
 def test_unknown_contenders_are_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--contenders", name, "--output", str(tmp_path)]) == 1
     assert "must " in capsys.readouterr().err

@@ -37,12 +37,14 @@ class Curves(dict[str, list[float]]):
 
 
 def test_each_of_two_models_has_curves_of_its_own(tmp_path: Path) -> None:
-    """A teacher and its student, each with a logger, in turn."""
+    """A teacher and its student, each with a logger, in turn; beside them one that keeps no numbers to be logged."""
     options = train_options(tmp_path, total_iter=4) | {"is_train": True, "dist": False, "rank": 0, "world_size": 1}
     options["logger"]["print_freq"] = 2
     gt, brightest = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), (1.0, 0.5)
     with isolated(tmp_path):
         models, curves = [build_model(copy.deepcopy(options)) for _ in brightest], [Curves() for _ in brightest]
+        silent = build_model(copy.deepcopy(options))
+        silent.cri_perceptual((0.1 * gt).requires_grad_(), 0.2 * gt, F.avg_pool2d(gt, SCALE))
         loggers = [MessageLogger(options, 0, each) for each in curves]
         for iteration in range(1, 5):
             for model, scale in zip(models, brightest):
@@ -54,6 +56,19 @@ def test_each_of_two_models_has_curves_of_its_own(tmp_path: Path) -> None:
                     logger({**line, **model.get_current_log()})
     for each, scale in zip(curves, brightest):
         assert each["clp/target_max"] == pytest.approx([scale, scale], rel=0.01)
+
+
+def test_a_line_that_names_no_model_is_everybodys(tmp_path: Path) -> None:
+    """Of a loop of one's own, with numbers of its own."""
+    options = train_options(tmp_path, total_iter=4) | {"is_train": True, "dist": False, "rank": 0, "world_size": 1}
+    gt, curves = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), Curves()
+    with isolated(tmp_path):
+        model = build_model(copy.deepcopy(options))
+        model.feed_data({"gt": gt, "lq": F.avg_pool2d(gt, SCALE)})
+        model.optimize_parameters(1)
+        line = {"epoch": 0, "iter": 1, "lrs": [0.1], "time": 1.0, "data_time": 1.0, "mine": 0.5}
+        MessageLogger(options, 0, curves)(line)
+    assert "clp/target_max" in curves
 
 
 def test_diagnostics_can_be_left_out(pairs: Path, tmp_path: Path) -> None:
