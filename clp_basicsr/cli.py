@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
 
 def _how_to_continue(command: str) -> str:
     return {
-        "train": "To continue from the last checkpoint: the same command with --auto_resume.",
+        "train": "To continue from the last checkpoint, where there is one: the same command with --auto_resume.",
         "demo": "The same command continues.",
     }.get(command, "")
 

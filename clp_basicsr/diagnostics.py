@@ -87,7 +87,9 @@ def diagnose_layer(anchor: Tensor, positive: Tensor, negatives: Tensor, terms: T
     return torch.stack([number.detach().to(gone.dtype) for number in numbers])
 
 
-def warnings(report: Report, weight: float, pixel_weight: float = 1.0) -> Iterator[tuple[str, str]]:
+def warnings(
+    report: Report, weight: float, pixel_weight: float = 1.0, *, range_norm: bool = False
+) -> Iterator[tuple[str, str]]:
     """Yield ``(kind, text)`` for everything that is wrong, each with its cure.
 
     Args:
@@ -95,6 +97,7 @@ def warnings(report: Report, weight: float, pixel_weight: float = 1.0) -> Iterat
         weight: what the loss is multiplied by, to say what it should be.
         pixel_weight: what the pixel loss is multiplied by, where that is small on purpose, as beside a GAN loss: its
             gradient at weight 1 is then what is compared with.
+        range_norm: whether the loss maps images from [-1, 1].
     """
     whole, mean = report.whole, report.mean
     if whole["target_min"] < -0.05 or whole["target_max"] > 1.05:
@@ -102,6 +105,12 @@ def warnings(report: Report, weight: float, pixel_weight: float = 1.0) -> Iterat
             "range",
             f"GT has values from {whole['target_min']:.2f} to {whole['target_max']:.2f}, but the loss expects [0, 1]. "
             "For [-1, 1] set `range_norm: true`; for 8-bit images divide by 255.",
+        )
+    if range_norm and whole["target_min"] > 0.49:
+        yield (
+            "range",
+            "GT has no value in the lower half of [-1, 1]. If your images are in [0, 1], leave `range_norm: true` out: "
+            "with it the network sees them pale.",
         )
     if mean("flat") > 0.9:
         yield (

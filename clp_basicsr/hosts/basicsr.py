@@ -5,7 +5,8 @@ BasicSR's classes are touched from outside, so that any subclass is covered, imp
 - `BaseModel.__init__` remembers each model (weakly), so that a loss finds the model that holds it and
   with it the LR batch `lq`; `BaseModel.reduce_loss_dict` gets the loss's numbers beside BasicSR's own,
   so that they are reduced, printed and sent to TensorBoard as these are (`serving`).
-- `BaseModel.validation` draws pictures where the options ask for them (`basicsr_panels`).
+- `BaseModel.validation` draws pictures where the options ask for them (`basicsr_panels`); `BaseModel.__init__` tries
+  the metrics that it asks for (`metrics_rehearsal`).
 - `SRModel.get_current_visuals` keeps what a metric needs (`basicsr_metrics`), `SRModel.feed_data` a batch's
   own negatives (`basicsr_dataset`).
 - `MessageLogger.__call__` sends the layers' numbers when it logs (`message_logger`).
@@ -20,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clp_basicsr.hosts import basicsr_metrics, basicsr_panels, message_logger
+from clp_basicsr.hosts import basicsr_metrics, basicsr_panels, message_logger, metrics_rehearsal
 from clp_basicsr.hosts.holders import HeldLoss
 from clp_basicsr.hosts.import_hook import provide_if_missing, when_imported
 from clp_basicsr.hosts.serving import register_losses, serve_models
@@ -111,6 +112,8 @@ def _register(registry_module: ModuleType) -> None:
 def _attach(base_model_module: ModuleType) -> None:
     serve_models(base_model_module.BaseModel, [CLPLoss.__name__], _warn)
     basicsr_panels.attach(base_model_module.BaseModel, _warn)
+    if _has_registries():
+        metrics_rehearsal.attach(base_model_module.BaseModel, _warn)
 
 
 def _register_dataset(_: ModuleType) -> None:

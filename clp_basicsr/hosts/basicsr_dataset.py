@@ -62,7 +62,14 @@ class PairedNegativeDataset(PairedImageDataset):  # type: ignore[misc]
         view = copy.copy(self)
         view.paths = {index: {**self.paths[index], "gt_path": str(folder / self._name(index))}}
         random.setstate(state)
-        images: dict[str, Tensor] = PairedImageDataset.__getitem__(view, index)
+        try:
+            images: dict[str, Tensor] = PairedImageDataset.__getitem__(view, index)
+        except ValueError as error:  # BasicSR's, which takes the negative for GT
+            raise ValueError(
+                f"`dataroot_neg` must hold images of the size of their GT, but '{folder / self._name(index)}' is not: "
+                f"{' '.join(map(str, error.args[0])) if isinstance(error.args[0], tuple) else error} (its GT is the "
+                "negative here)."
+            ) from error
         return images["gt"]
 
 
@@ -75,6 +82,8 @@ def keep_negatives(sr_model_module: ModuleType) -> None:
     @functools.wraps(original)
     def feed_data(self: Any, data: dict[str, Any], *more: Any, **named: Any) -> None:
         original(self, data, *more, **named)
+        if "gt" not in data and hasattr(self, "gt"):
+            del self.gt  # of the last training step: a validation without GT would be compared with it
         if "neg" in data:
             self.neg = data["neg"].to(self.device)
 

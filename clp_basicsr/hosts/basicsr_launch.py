@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clp_basicsr.hosts.basicsr import register
-from clp_basicsr.hosts.checkpoints import load_resume_state
+from clp_basicsr.hosts.checkpoints import load_resume_state, named_if_a_network_was_never_saved
 from clp_basicsr.hosts.disk import named_if_the_disk_is_full
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
 from clp_basicsr.hosts.gpu import named_if_it_needs_a_gpu
@@ -89,6 +90,7 @@ def _run(module_name: str, pipeline: str, arguments: Sequence[str]) -> None:
         stack.enter_context(_found_by_workers())
         stack.enter_context(named_if_it_needs_a_gpu())
         stack.enter_context(named_if_the_disk_is_full())
+        stack.enter_context(named_if_a_network_was_never_saved())
         for owner, name, substitute in _substitutes(module):
             stack.enter_context(replaced(owner, name, substitute))
         getattr(module, pipeline)(os.getcwd())
@@ -109,9 +111,12 @@ def _with_launcher(arguments: list[str]) -> list[str]:
 
 
 def _option_file(arguments: Sequence[str]) -> Path | None:
-    if "-opt" not in arguments[:-1]:
+    path: Path | None = None
+    for flag, after in zip_longest(arguments, arguments[1:]):
+        if flag.startswith("-opt=") or (flag == "-opt" and after):
+            path = Path(flag.removeprefix("-opt=") if "=" in flag else after)
+    if path is None:
         return None
-    path = Path(arguments[arguments.index("-opt") + 1])
     if not path.is_file():
         raise FileNotFoundError(
             f"Flag `-opt` must name a YAML file, but there is none at '{path}' (from '{Path.cwd()}')."

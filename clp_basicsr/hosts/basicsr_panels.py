@@ -118,7 +118,9 @@ def _wanted(opt: Mapping[str, Any]) -> int:
 def _possible(model: Any, tb_logger: Any, warn: Warn) -> bool:
     """Return whether panels can be drawn, and say once what is missing."""
     missing = None
-    if tb_logger is None:
+    if tb_logger is None and not getattr(model, "is_train", True):
+        missing = "they are for trainings. Of single images: clp-basicsr inspect"
+    elif tb_logger is None:
         missing = "there is no TensorBoard log: set `logger: use_tb_logger: true`, and a name without 'debug'"
     elif not held_losses(model):
         missing = f"{type(model).__name__} holds no CLPLoss"
@@ -130,4 +132,4 @@ def _possible(model: Any, tb_logger: Any, warn: Warn) -> bool:
 def _say_once(model: Any, warn: Warn, what: str) -> None:
     if not getattr(model, "_clp_panels_missed", False):
         model._clp_panels_missed = True
-        warn(f"{what}.")
+        warn(f"{what.rstrip('.')}.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,25 @@ def _read(path: Path) -> Any:
         except Exception as error:  # of many types, depending on where the damage is
             raise DamagedCheckpointError(f"'{path}' is cut off or damaged ({reason(error)})") from error
     raise DamagedCheckpointError(f"'{path}' is damaged (checksum of '{changed}')")
+
+
+@contextmanager
+def named_if_a_network_was_never_saved() -> Iterator[None]:
+    """Turn BasicSR's error at a resume of a run that had other networks into one with its cure.
+
+    Raises:
+        FileNotFoundError: in place of the bare one, when ``net_d`` is looked for in a run that had none.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        path = Path(str(error.filename or ""))
+        _, label, iteration = path.stem.split("_") if path.stem.count("_") == 2 else ("", "", "")
+        state = path.parent.parent / "training_states" / f"{iteration}.state"
+        if not path.stem.startswith("net_") or not state.exists():
+            raise
+        raise FileNotFoundError(
+            f"'{path}' is missing: the run that is to go on has no `network_{label}`. If this is another stage of the "
+            f"training, give it a `name` of its own and start from the earlier one's network: `path: "
+            f"pretrain_network_g: {path.with_name(f'net_g_{iteration}.pth')}`."
+        ) from error

@@ -55,5 +55,9 @@ def _what_is_wrong(name: str, error: ImportError) -> str:
 def _module_name(text: str) -> str:
     if all(part.isidentifier() for part in text.split(".")) and not text.endswith(".py"):
         return text
-    meant = text.removesuffix(".py").replace(os.sep, ".").strip(".")
-    raise argparse.ArgumentTypeError(f"must be a name as after Python's `import`, but got '{text}'. Try '{meant}'.")
+    parts = os.path.normpath(text.removesuffix(".py")).split(os.sep)
+    if all(part.isidentifier() for part in parts):
+        cure = f"Try '{'.'.join(parts)}'."
+    else:
+        cure = f"It is looked for in the working directory, '{os.getcwd()}': go to where it is, then '{parts[-1]}'."
+    raise argparse.ArgumentTypeError(f"must be a name as after Python's `import`, but got '{text}'. {cure}")

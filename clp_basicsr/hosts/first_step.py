@@ -32,15 +32,36 @@ def check_first_step(model: Any, loss_types: Sequence[str], warn: Callable[[str]
         return
     _checked.add(model)
     held = held_losses(model)
-    for name, loss_type in [] if held else _options_asking_for(loss_types, model):
-        warn(
-            f"{type(model).__name__} has not built the {loss_type} of `train: {name}`: this run trains without it. "
-            "Choose a model_type that has a perceptual loss."
-        )
+    _check_that_all_are_built(model, len(held), _options_asking_for(loss_types, model), warn)
+    total = (model.opt.get("train") or {}).get("total_iter")
+    for criterion in held.values():
+        if isinstance(total, int) and criterion.schedule.start_iter >= total:
+            warn(
+                f"CLPLoss has `start_iter: {criterion.schedule.start_iter}`, but the run has `total_iter: {total}`: it "
+                "trains without it."
+            )
     sr, target = getattr(model, "output", None), getattr(model, "gt", None)
     if isinstance(sr, Tensor) and isinstance(target, Tensor):
         for criterion in held.values():
             _rehearse(criterion, sr, target, model, warn)
+
+
+def _check_that_all_are_built(
+    model: Any, built: int, asked: Sequence[tuple[str, str]], warn: Callable[[str], None]
+) -> None:
+    who = type(model).__name__
+    names = [name for name, _ in asked]
+    if built and built < len(asked):
+        warn(
+            f"{who} has built {built} of the {len(asked)} losses that stand as {names} below `train`: this run trains "
+            "without the other. BasicSR's own models build `perceptual_opt` alone."
+        )
+    elif not built:
+        cure = "Choose a model_type that has a perceptual loss."
+        if "perceptual_opt" not in names:
+            cure = "BasicSR's own models look for `perceptual_opt`: rename the block, or choose a model that reads it."
+        for name, loss_type in asked:
+            warn(f"{who} has not built the {loss_type} of `train: {name}`: this run trains without it. {cure}")
 
 
 def _rehearse(criterion: CLPLoss, sr: Tensor, target: Tensor, model: Any, warn: Callable[[str], None]) -> None:

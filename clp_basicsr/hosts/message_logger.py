@@ -57,7 +57,8 @@ def report(message_logger: Any, models: Iterable[Any], iteration: int) -> None:
         _send(message_logger, reports, iteration)
         weight = _small_on_purpose(model)
         for name, each in losses.items():
-            _warn_once(message_logger, each, diagnostics.warnings(reports[name], float(each.weight), weight))
+            found = diagnostics.warnings(reports[name], float(each.weight), weight, range_norm=each.range_norm)
+            _warn_once(message_logger, each, found)
 
 
 def _send(message_logger: Any, reports: Mapping[str, Report], iteration: int) -> None:

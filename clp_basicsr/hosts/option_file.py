@@ -43,8 +43,14 @@ def check_losses(path: Path, options: Mapping[str, Any], losses: Iterable[str]) 
         losses: the names that a loss's ``type`` can have.
 
     Raises:
-        OptionFileError: if it is no block, or `CLPLoss` without its name or misspelt.
+        OptionFileError: if it is no block, or `CLPLoss` without its name, misspelt, or where nobody looks for it.
     """
+    for name, block in options.items():
+        if isinstance(block, Mapping) and block.get("type") == _NAME:
+            raise OptionFileError(
+                f"Block `{name}` in '{path}' is a {_NAME} at the top of the file, where nothing reads it. Indent it: "
+                "it belongs below `train:`, as `perceptual_opt`."
+            )
     if options.get("train") is None:
         return
     block = _check_block(path, "train", options["train"]).get("perceptual_opt")

@@ -85,7 +85,13 @@ def _tell_twins_apart(sources: list[Source]) -> None:
 
 def _build(entry: object) -> Source:
     settings: dict[Any, Any] = dict(entry) if isinstance(entry, Mapping) else {"type": entry}
-    name = settings.pop("type", None)
+    if "type" not in settings:
+        keys = [shown(key).strip("'") for key in settings]
+        raise ValueError(
+            f"In `negatives`, each mapping must have a `type` out of {list(SOURCES)}, but got one with only {keys}."
+            f"{next((hint for hint in (did_you_mean(key, ['type']) for key in keys) if hint), '')}"
+        )
+    name = settings.pop("type")
     if not isinstance(name, str) or name not in SOURCES:
         raise ValueError(not_a_choice("negatives", name, list(SOURCES)))
     known = list(inspect.signature(SOURCES[name]).parameters)

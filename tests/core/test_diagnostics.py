@@ -63,7 +63,8 @@ def report(sr: Tensor, gt: Tensor = GT, lr: Tensor = LR, **keywords: Any) -> tup
 
 
 def said(sr: Tensor, gt: Tensor = GT, lr: Tensor = LR, **keywords: Any) -> set[str]:
-    return {kind for kind, _ in warnings(*report(sr, gt, lr, **keywords))}
+    range_norm = keywords.get("range_norm", False)
+    return {kind for kind, _ in warnings(*report(sr, gt, lr, **keywords), range_norm=range_norm)}
 
 
 HALF = 0.5 * GT + 0.5 * BICUBIC
@@ -88,6 +89,10 @@ def test_nothing_to_say_about_a_healthy_loss() -> None:
 )
 def test_each_warning(kind: str, sr: Tensor, gt: Tensor, lr: Tensor, keywords: dict[str, Any]) -> None:
     assert kind in said(sr, gt, lr, **keywords)
+
+
+def test_images_that_are_not_in_the_range_that_range_norm_says() -> None:
+    assert "range" in said(HALF, GT, LR, range_norm=True, **QUIET)
 
 
 def test_range_norm_is_the_cure_it_says() -> None:

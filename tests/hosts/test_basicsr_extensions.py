@@ -111,6 +111,8 @@ def test_what_cannot_be_imported_is_named_in_one_line(
     [
         (["own_models.py"], "got 'own_models.py'. Try 'own_models'."),
         (["./own_package/models.py"], "got './own_package/models.py'. Try 'own_package.models'."),
+        (["../own_models.py"], "go to where it is, then 'own_models'."),
+        (["/somewhere/own_models.py"], "go to where it is, then 'own_models'."),
         ([], "expected one argument"),
     ],
 )

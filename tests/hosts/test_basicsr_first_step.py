@@ -101,3 +101,33 @@ def test_a_model_that_does_not_build_the_loss(tmp_path: Path, capsys: pytest.Cap
     warnings = [line for line in capsys.readouterr().err.splitlines() if "trains without it" in line]
     assert len(warnings) == 1
     assert "Forgetful has not built the CLPLoss of `train: perceptual_opt`" in warnings[0]
+
+
+def said_in(options: Options, folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    with isolated(folder):
+        get_root_logger()
+        step(build_model(options | {"is_train": True, "dist": False, "rank": 0, "world_size": 1}))
+    return [line for line in capsys.readouterr().err.splitlines() if "trains without" in line]
+
+
+def test_a_loss_of_another_name_is_not_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = train_options(tmp_path)
+    options["train"]["perceptual_loss"] = options["train"].pop("perceptual_opt")
+    (line,) = said_in(options, tmp_path, capsys)
+    assert "SRModel has not built the CLPLoss of `train: perceptual_loss`" in line
+    assert "rename the block" in line
+
+
+def test_a_second_loss_is_not_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = said_in(train_options(tmp_path, style_opt=dict(PERCEPTUAL)), tmp_path, capsys)
+    assert "SRModel has built 1 of the 2 losses that stand as ['perceptual_opt', 'style_opt'] below `train`" in line
+
+
+@pytest.mark.parametrize(("start_iter", "lines"), [(4, 1), (3, 0)])
+def test_a_loss_that_never_has_its_turn(
+    start_iter: int, lines: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = train_options(tmp_path, perceptual={**PERCEPTUAL, "start_iter": start_iter}, total_iter=4)
+    said = said_in(options, tmp_path, capsys)
+    assert len(said) == lines
+    assert all("`start_iter: 4`, but the run has `total_iter: 4`" in line for line in said)

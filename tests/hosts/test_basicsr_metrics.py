@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,8 +29,9 @@ from torch import Tensor
 
 import clp_basicsr
 from clp_basicsr import metrics
-from clp_basicsr.hosts import basicsr_metrics
+from clp_basicsr.hosts import basicsr_metrics, metrics_rehearsal
 from clp_basicsr.hosts.basicsr_metrics import calculate_clp_pull, calculate_feature_distance, calculate_pyiqa
+from clp_basicsr.hosts.option_file import OptionFileError
 from hosts.conftest import CROPS
 from hosts.options import NETWORKS, SCALE, train_options, with_validation
 from hosts.records import log_text, scalars
@@ -214,3 +216,66 @@ def test_a_taken_name_leaves_the_registry_as_it_was(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match=r"'calculate_pyiqa', but it holds basicsr\.metrics\.psnr_ssim"):
         clp_basicsr.register()
     assert dict(iter(METRIC_REGISTRY)) == before
+
+
+PYIQA = "pyiqa.default_model_configs"
+
+
+@pytest.mark.parametrize(
+    ("block", "error", "said"),
+    [
+        ({"type": "calculate_clp_pul", **LITE}, OptionFileError, "`val: metrics: m: type`.*'calculate_clp_pull'"),
+        ({"type": "calculate_feature_distance", "model": "efficientnet_lte0"}, OptionFileError, "'efficientnet_lite0'"),
+        ({"type": "calculate_clp_pull", "test_y_channel": True, **LITE}, OptionFileError, "no option `test_y_channel`"),
+        ({"type": "calculate_clp_pull", "crop_border": "4", **LITE}, OptionFileError, "`crop_border` must"),
+        ({"type": "calculate_pyiqa"}, OptionFileError, "'metric'"),
+        ({"type": "calculate_pyiqa", "metric": "lpips"}, ImportError, "needs the package 'pyiqa'"),
+        ({}, OptionFileError, "type` must be one of"),
+    ],
+)
+def test_what_cannot_be_computed_is_said_before_the_training(
+    block: dict[str, Any],
+    error: type[Exception],
+    said: str,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, PYIQA, None)
+    options = with_validation(train_options(pairs, total_iter=2), pairs, every=2)
+    options["val"]["metrics"] = {"psnr": options["val"]["metrics"]["psnr"], "m": block}
+    with pytest.raises(error, match=said):
+        train(tmp_path, options)
+    assert "iter: 1" not in log_text(tmp_path / "experiments" / "tiny")
+    del options["datasets"]["val"]  # a block that nobody will ask for
+    train(tmp_path / "without", options)
+
+
+def test_the_network_that_is_tried_is_that_of_the_validation(pairs: Path, tmp_path: Path) -> None:
+    options = with_validation(train_options(pairs, total_iter=2), pairs, every=2)
+    options["val"]["metrics"] = {"m": {"type": "calculate_feature_distance", "better": "lower", **LITE}}
+    train(tmp_path, options)
+    assert len(metrics._built) == 1
+
+
+def test_what_fails_with_noise_alone_ends_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def thin_skinned(sr: Image, gt: Image, **options: Any) -> float:
+        raise RuntimeError("no faces found")
+
+    monkeypatch.setitem(metrics_rehearsal._OURS, "calculate_pyiqa", thin_skinned)
+    warned: list[str] = []
+    metrics_rehearsal.rehearse({"m": {"type": "calculate_pyiqa", "metric": "x"}}, warned.append)
+    assert len(warned) == 1
+    assert "no faces found" in warned[0]
+
+
+def test_only_the_first_process_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model:
+        def __init__(self, opt: dict[str, Any]) -> None:
+            pass
+
+    metrics_rehearsal.attach(Model, print)
+    opt = {"datasets": {"val_2": {}}, "val": {"metrics": {"m": {"type": "no_such"}}}}
+    Model({**opt, "rank": 1})
+    with pytest.raises(OptionFileError):
+        Model({**opt, "rank": 0})

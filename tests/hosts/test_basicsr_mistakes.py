@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from clp_basicsr.hosts import basicsr_launch
 from clp_basicsr.hosts.option_file import OptionFileError, check_losses, check_sections, read_option_file
-from hosts.options import PERCEPTUAL, evaluation_options, train_options
-from hosts.runs import train
+from hosts.options import PERCEPTUAL, evaluation_options, train_options, write
+from hosts.runs import isolated, train
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,22 @@ def test_a_file_is_read_in_the_encoding_in_which_basicsr_reads_it(
     path_open = Path.open
     monkeypatch.setattr(Path, "open", lambda path, **given: path_open(path, **{"encoding": "gbk", **given}))
     assert read_option_file(file) == {"name": "x"}
+
+
+def test_a_loss_at_the_top_of_the_file(pairs: Path, tmp_path: Path) -> None:
+    options = train_options(pairs)
+    options["perceptual_opt"] = options["train"].pop("perceptual_opt")
+    with pytest.raises(OptionFileError, match=r"Block `perceptual_opt` .* at the top .* belongs below `train:`"):
+        train(tmp_path, options)
+
+
+@pytest.mark.parametrize("flag", [["-opt=options.yml"], ["-opt", "none.yml", "-opt=options.yml"]])
+def test_a_file_behind_an_equals_sign_is_checked_too(flag: list[str], pairs: Path, tmp_path: Path) -> None:
+    write(train_options(pairs, perceptual={**PERCEPTUAL, "type": "CLPloss"}), tmp_path)
+    with isolated(tmp_path), pytest.raises(OptionFileError, match="Did you mean 'CLPLoss'"):
+        basicsr_launch.train(flag)
+
+
+def test_no_file_behind_an_equals_sign(tmp_path: Path) -> None:
+    with isolated(tmp_path), pytest.raises(FileNotFoundError, match=r"there is none at 'none\.yml'"):
+        basicsr_launch.train(["-opt=none.yml"])

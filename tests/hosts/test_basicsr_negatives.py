@@ -70,6 +70,13 @@ def test_data_set_without_its_files(neg: str | None, said: str, triples: Path, t
         train(tmp_path, with_files(triples, neg))
 
 
+def test_files_of_another_size_than_gt(triples: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"`dataroot_neg` must hold images of the size of their GT, but '.*lq/\w+.png'"
+    ):
+        train(tmp_path, with_files(triples, str(triples / "lq")))
+
+
 def test_files_asked_for_but_not_brought(pairs: Path, tmp_path: Path) -> None:
     options = train_options(pairs, perceptual={**PERCEPTUAL, "negatives": "files"})
     with pytest.raises(ValueError, match="PairedNegativeDataset"):

@@ -15,10 +15,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clp_basicsr import CLPLoss
-from clp_basicsr.hosts import basicsr_panels
-from hosts.options import PERCEPTUAL, Options, train_options, with_validation
+from clp_basicsr.hosts import basicsr_launch, basicsr_panels
+from hosts.options import PERCEPTUAL, Options, evaluation_options, train_options, with_validation, write
 from hosts.records import log_entries, log_text
-from hosts.runs import train
+from hosts.runs import isolated, train
 
 STATEFUL = {**PERCEPTUAL, "negatives": ["lr", {"type": "blur", "kernel": [3, 5]}], "auto_weight": 0.1}
 
@@ -71,6 +71,27 @@ def test_what_keeps_them_away_is_said_once(pairs: Path, tmp_path: Path) -> None:
     made = options(pairs, 1)
     del made["train"]["perceptual_opt"]
     assert log_text(train(tmp_path / "loss", made)).count("draws nothing: SRModel holds no CLPLoss") == 1
+
+
+def test_they_are_for_trainings(pairs: Path, tmp_path: Path) -> None:
+    network = train(tmp_path, train_options(pairs, total_iter=1)) / "models" / "net_g_latest.pth"
+    made = evaluation_options(pairs, network)
+    made["val"]["clp_panels"] = 1
+    with isolated(tmp_path):
+        basicsr_launch.test(["-opt", str(write(made, tmp_path, "test.yml"))])
+    text = log_text(tmp_path / "results" / "tiny_test")
+    assert "`val: clp_panels` draws nothing: they are for trainings. Of single images: clp-basicsr inspect." in text
+
+
+def test_a_validation_without_gt_is_compared_with_nothing(pairs: Path, tmp_path: Path) -> None:
+    """And not with the GT of the last training step, which BasicSR's model still has."""
+    made = options(pairs, 1)
+    validation = {"type": "SingleImageDataset", "dataroot_lq": str(pairs / "lq"), "io_backend": {"type": "disk"}}
+    made["datasets"]["val"] = {"name": "held_out", **validation}
+    made["val"]["metrics"] = None
+    experiment = train(tmp_path, made)
+    assert "could not draw" not in log_text(experiment)
+    assert not images(experiment)
 
 
 def test_mistakes_show_before_the_training(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

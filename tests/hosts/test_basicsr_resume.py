@@ -110,3 +110,11 @@ def test_auto_weight_and_warm_up_go_on_after_the_resume(one_pair: Path, tmp_path
     assert [iteration for iteration, values in whole.items() if "clp_weight" in values] == [3, 4, 5, 6, 7, 8]
     assert parts == {iteration: values for iteration, values in whole.items() if iteration > 4}
     assert whole[8]["clp_weight"] > whole[3]["clp_weight"] > 0
+
+
+def test_another_stage_under_the_same_name(resumable: Path, one_pair: Path) -> None:
+    """A GAN after PSNR is the field's recipe; its discriminator has no checkpoint yet."""
+    staged = train_options(one_pair, model_type="SRGANModel", total_iter=8)
+    staged["network_g"] = train_options(one_pair)["network_g"]
+    with pytest.raises(FileNotFoundError, match=r"has no `network_d`.* a `name` of its own.*net_g_4\.pth`\."):
+        train(resumable, staged, "--auto_resume")

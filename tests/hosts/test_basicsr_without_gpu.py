@@ -36,7 +36,7 @@ def test_a_model_that_calls_cuda(
 @pytest.mark.parametrize(
     ("changed", "data", "message"),
     [
-        ({"num_gpu": 1}, {}, "SRModel needs an NVIDIA GPU.*`num_gpu: auto`"),
+        ({"num_gpu": 1}, {}, "`num_gpu` asks for an NVIDIA GPU, but torch finds none. Write `num_gpu: auto`"),
         (
             {},
             {"prefetch_mode": "cuda", "pin_memory": True},

@@ -162,6 +162,30 @@ def test_sr_from_a_file_and_keywords_from_the_option_file(files: Path, capsys: p
 
 
 @needs_basicsr
+def test_sr_of_one_channel(files: Path) -> None:
+    """A network trained with BasicSR's `color: y`."""
+    import clp_basicsr
+
+    clp_basicsr.register()
+    from basicsr.archs.srvgg_arch import SRVGGNetCompact
+    from basicsr.utils.color_util import rgb2ycbcr
+
+    torch.manual_seed(0)
+    settings = {"num_in_ch": 1, "num_out_ch": 1, "num_feat": 4, "num_conv": 1, "upscale": 4}
+    network = SRVGGNetCompact(**settings).eval()
+    torch.save({"params": network.state_dict()}, files / "net_g.pth")
+    loss = {"type": "CLPLoss", "model": "random_convs"}
+    options = {"network_g": {"type": "SRVGGNetCompact", **settings}, "train": {"perceptual_opt": loss}}
+    (files / "run.yml").write_text(yaml.safe_dump(options))
+    assert run("-opt", "run.yml", "--checkpoint", "net_g.pth") == 0
+    page = Page((files / "inspect_gt.html").read_text(encoding="utf-8"))
+    lr = torch.from_numpy(rgb2ycbcr((array(files / "lr.png") / 255).astype(np.float32), y_only=True))[None, None]
+    with torch.no_grad():
+        expected = (network(lr).clamp(0, 1)[0, 0] * 255).round().numpy()
+    np.testing.assert_allclose(array(page.images["image-SR"]), np.repeat(expected[..., None], 3, -1), atol=1)
+
+
+@needs_basicsr
 def test_sr_from_a_checkpoint(files: Path, photo_batch: Photos) -> None:
     import clp_basicsr
 

@@ -1,0 +1,81 @@
+"""``val: metrics``: what cannot be computed is said when the model is made, not hours later in a validation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from clp_basicsr.hosts.basicsr_metrics import METRICS, Image, calculate_clp_pull
+from clp_basicsr.hosts.option_file import OptionFileError
+from clp_basicsr.messages import not_a_choice, reason, shown
+
+_SIZE = 256
+_OURS = {metric.__name__: metric for metric in METRICS}
+
+
+def attach(base_model: Any, warn: Callable[[str], None]) -> None:
+    """Let models try the metrics of their options as they are made; once is enough.
+
+    Args:
+        base_model: BasicSR's ``BaseModel``.
+        warn: says in the run's log what went wrong in a way that real images may not.
+    """
+    original = base_model.__init__
+    if getattr(base_model, "_clp_tries_metrics", False):
+        return
+
+    @functools.wraps(original)
+    def initialise(self: Any, opt: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        if opt.get("rank", 0) == 0 and any(not name.startswith("train") for name in opt.get("datasets") or ()):
+            rehearse((opt.get("val") or {}).get("metrics") or {}, warn)
+        original(self, opt, *args, **kwargs)
+
+    base_model.__init__ = initialise
+    base_model._clp_tries_metrics = True
+
+
+def rehearse(metrics: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+    """Compute `METRICS` once, of noise; the networks that this builds are those of the validation.
+
+    Args:
+        metrics: the block ``val: metrics:``.
+        warn: as in `attach`.
+
+    Raises:
+        OptionFileError: for a metric or an option that is not known or not allowed.
+        ImportError: if a metric's package is not installed.
+        FileNotFoundError: if a network's weights cannot be had.
+    """
+    from basicsr.utils.registry import METRIC_REGISTRY
+
+    known = list(METRIC_REGISTRY.keys())
+    for name, block in metrics.items():
+        given = dict(block) if isinstance(block, Mapping) else {}
+        kind = given.pop("type", None)
+        if not {kind, f"{kind}_basicsr"} & {*known}:
+            raise OptionFileError(not_a_choice(f"val: metrics: {name}: type", kind, known))
+        if kind in _OURS:
+            _try(name, _OURS[kind], given, warn)
+
+
+def _try(name: str, metric: Callable[..., float], given: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+    noise = _noise(given.get("crop_border", 0))
+    partner = {"lq": noise} if metric is calculate_clp_pull else {}
+    try:
+        metric(noise, noise, **partner, **given)
+    except (TypeError, ValueError) as error:
+        raise OptionFileError(
+            f"Option `val: metrics: {name}`, {shown(dict(given))}, cannot be used: {error}"
+        ) from error
+    except (ImportError, FileNotFoundError):
+        raise
+    except Exception as error:  # pyiqa's are of many makers, who may not have thought of noise
+        warn(f"`val: metrics: {name}` fails with an image of noise; see whether it does with yours: {reason(error)}")
+
+
+def _noise(border: object) -> Image:
+    size = _SIZE + 2 * (border if isinstance(border, int) and 0 <= border < _SIZE else 0)
+    return np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
