@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from clp_basicsr.messages import reason, shown
 
 _NAME = "CLPLoss"
@@ -93,6 +91,7 @@ def check_sections(path: Path, options: Mapping[str, Any], *, training: bool) ->
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import yaml  # here, or `import clp_basicsr` would pay for it
     from basicsr.utils.options import ordered_yaml
 
     try:
