@@ -93,6 +93,8 @@ def test_each_warning(kind: str, sr: Tensor, gt: Tensor, lr: Tensor, keywords: d
 
 def test_images_that_are_not_in_the_range_that_range_norm_says() -> None:
     assert "range" in said(HALF, GT, LR, range_norm=True, **QUIET)
+    bright = [0.6 + 0.4 * images for images in (HALF, GT, LR)]
+    assert "range" not in said(*bright, **QUIET)
 
 
 def test_range_norm_is_the_cure_it_says() -> None:

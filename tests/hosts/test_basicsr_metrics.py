@@ -269,6 +269,12 @@ def test_what_fails_with_noise_alone_ends_no_training(monkeypatch: pytest.Monkey
     assert "no faces found" in warned[0]
 
 
+def test_metrics_of_others_and_wide_borders_are_left_to_their_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRIC_REGISTRY._obj_map, "own_basicsr", calculate_psnr)  # as a copy of BasicSR registers it
+    wide = {"type": "calculate_feature_distance", "crop_border": 150, **LITE}
+    metrics_rehearsal.rehearse({"own": {"type": "own"}, "wide": wide}, pytest.fail)
+
+
 def test_only_the_first_process_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     class Model:
         def __init__(self, opt: dict[str, Any]) -> None:

@@ -169,6 +169,8 @@ def test_a_panel_that_cannot_be_drawn_is_said_once_and_ends_nothing() -> None:
     assert sent == []
     (line,) = said
     assert "could not draw image 0 of 'clp_panels/x': " in line
+    assert line.endswith(".")
+    assert not line.endswith("..")
     assert "same shape" in line
 
 
