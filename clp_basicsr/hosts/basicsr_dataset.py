@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import random
+import weakref
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -82,8 +83,13 @@ def keep_negatives(sr_model_module: ModuleType) -> None:
     @functools.wraps(original)
     def feed_data(self: Any, data: dict[str, Any], *more: Any, **named: Any) -> None:
         original(self, data, *more, **named)
-        if "gt" not in data and hasattr(self, "gt"):
-            del self.gt  # of the last training step: a validation without GT would be compared with it
+        fed = vars(self).pop("_clp_fed_gt", None)
+        if "gt" in data:
+            self._clp_fed_gt = weakref.ref(self.gt)
+        elif fed is not None and getattr(self, "gt", None) is fed():
+            self.__dict__.pop(
+                "gt", None
+            )  # of the last training step: a validation without GT would be compared with it
         if "neg" in data:
             self.neg = data["neg"].to(self.device)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from clp_basicsr.hosts.basicsr_metrics import METRICS, Image, calculate_clp_pull
 from clp_basicsr.hosts.option_file import OptionFileError
@@ -65,7 +66,8 @@ def _try(name: str, metric: Callable[..., float], given: Mapping[str, Any], warn
     noise = _noise(given.get("crop_border", 0))
     partner = {"lq": noise} if metric is calculate_clp_pull else {}
     try:
-        metric(noise, noise, **partner, **given)
+        with torch.random.fork_rng(devices=[]):  # networks are built on the CPU; the training begins as without them
+            metric(noise, noise, **partner, **given)
     except (TypeError, ValueError) as error:
         raise OptionFileError(
             f"Option `val: metrics: {name}`, {shown(dict(given))}, cannot be used: {error}"

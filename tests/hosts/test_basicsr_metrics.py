@@ -258,6 +258,12 @@ def test_the_network_that_is_tried_is_that_of_the_validation(pairs: Path, tmp_pa
     assert len(metrics._built) == 1
 
 
+def test_trying_draws_nothing_of_the_trainings_random_numbers() -> None:
+    state = torch.get_rng_state()
+    metrics_rehearsal.rehearse({"m": {"type": "calculate_feature_distance", **LITE}}, pytest.fail)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_what_fails_with_noise_alone_ends_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def thin_skinned(sr: Image, gt: Image, **options: Any) -> float:
         raise RuntimeError("no faces found")
