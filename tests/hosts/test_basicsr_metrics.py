@@ -247,8 +247,11 @@ def test_what_cannot_be_computed_is_said_before_the_training(
     with pytest.raises(error, match=said):
         train(tmp_path, options)
     assert "iter: 1" not in log_text(tmp_path / "experiments" / "tiny")
-    del options["datasets"]["val"]  # a block that nobody will ask for
-    train(tmp_path / "without", options)
+
+
+def test_a_block_that_nobody_will_ask_for_is_not_tried(pairs: Path, tmp_path: Path) -> None:
+    options = train_options(pairs, total_iter=1)
+    train(tmp_path, {**options, "val": {"val_freq": 1, "save_img": False, "metrics": {"m": {}}}})
 
 
 def test_the_network_that_is_tried_is_that_of_the_validation(pairs: Path, tmp_path: Path) -> None:
