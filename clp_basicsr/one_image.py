@@ -36,7 +36,8 @@ def alone(loss: CLPLoss, target: Tensor, lr: Tensor, given_lr: Tensor) -> Alone:
     """
     kinds = {kind: name for name, kind in SOURCES.items()}
     names = [kinds.get(type(source), type(source).__name__) for source in loss.sources]
-    weights = loss.criterion.over_negatives if isinstance(loss.criterion, BatchRatio) else "mean"
+    criterion = loss.criterion
+    weights = criterion.over_negatives if isinstance(criterion, BatchRatio) else None
     there = [name in _ALONE for name in names]
     if isinstance(weights, tuple) and not all(there):
         # How many negatives the others would give, and so whose the weights in between are, is not known.
@@ -48,14 +49,8 @@ def alone(loss: CLPLoss, target: Tensor, lr: Tensor, given_lr: Tensor) -> Alone:
     ]
     left_out = tuple(name for name, is_there in zip(names, there) if not is_there)
     negatives = [negative for each in drawn for negative in each]
-    if not negatives:
-        negatives = loss.draw_negatives(target, lr, given_lr, [SOURCES["lr"]()])
-        weights = "mean" if isinstance(weights, tuple) else weights
-    elif isinstance(weights, tuple) and left_out:
+    if isinstance(criterion, BatchRatio) and isinstance(weights, tuple) and left_out:
         before = sum(len(each) for each in drawn[: there.index(False)])
-        weights = weights[:before] + weights[len(weights) - (len(negatives) - before) :]
-    return Alone(negatives, _pooled_by(loss.criterion, weights), left_out)
-
-
-def _pooled_by(criterion: Criterion, weights: str | tuple[float, ...]) -> Criterion:
-    return replace(criterion, over_negatives=weights) if isinstance(criterion, BatchRatio) else criterion
+        kept = weights[:before] + weights[len(weights) - (len(negatives) - before) :]
+        criterion = replace(criterion, over_negatives=kept or "mean")
+    return Alone(negatives or loss.draw_negatives(target, lr, given_lr, [SOURCES["lr"]()]), criterion, left_out)

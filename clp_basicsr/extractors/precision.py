@@ -36,7 +36,7 @@ def warn_if_emulated(precision: str, device: torch.device) -> None:
             f"{'.'.join(map(str, _compute_capability(device)))}. Use `precision: float16` there.",
             stacklevel=2,
         )
-    if precision in ("bfloat16", "float16") and device.type == "cpu" and not _cpu_computes_in(precision):
+    if precision in _SHORT and device.type == "cpu" and not _cpu_computes_in(precision):
         warnings.warn(
             f"`precision: {precision}` needs a CPU with arithmetic for it to be fast, but this one has none, and takes "
             "many times as long as in float32. Use `precision: auto`: float32 here, bfloat16 on a GPU that has it.",

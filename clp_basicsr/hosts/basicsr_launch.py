@@ -28,7 +28,7 @@ from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.checkpoints import load_resume_state, named_if_a_network_was_never_saved
 from clp_basicsr.hosts.disk import named_if_the_disk_is_full
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
-from clp_basicsr.hosts.gpu import named_if_it_needs_a_gpu
+from clp_basicsr.hosts.gpu import NoGPUError, named_if_it_needs_a_gpu
 from clp_basicsr.hosts.option_file import check_losses, check_sections, read_option_file
 from clp_basicsr.hosts.ranks import alike_on_all_ranks
 from clp_basicsr.hosts.replacing import replaced
@@ -183,6 +183,10 @@ def _refuse_slurm(backend: str, **options: Any) -> None:
 
 def _model_to_cpu(self: Any, net: nn.Module) -> nn.Module:
     """As ``BaseModel.model_to_device``, for a machine without a GPU."""
+    if self.device.type == "cuda":
+        raise NoGPUError(
+            "`num_gpu` asks for an NVIDIA GPU, but torch finds none. Write `num_gpu: auto`: GPUs where there are any."
+        )
     net = net.to(self.device)
     if self.opt["dist"]:
         unused = self.opt.get("find_unused_parameters", False)

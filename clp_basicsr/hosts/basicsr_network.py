@@ -69,6 +69,15 @@ def _weights(checkpoint: Path, network: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
+def luma(image: Tensor) -> Tensor:
+    """Return Y ``(N, 1, H, W)`` of RGB ``(N, 3, H, W)`` in [0, 1]: what BasicSR's ``color: y`` trains with."""
+    register()
+    from basicsr.utils.color_util import rgb2ycbcr_pt
+
+    y: Tensor = rgb2ycbcr_pt(image, y_only=True)
+    return y
+
+
 @torch.no_grad()
 def super_resolve(network: nn.Module, lr: Tensor, window: int = 1) -> Tensor:
     """Return what a network makes of images ``(N, 3, h, w)``.

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from clp_basicsr import arguments
+from clp_basicsr.hosts.early_checks import check_options
 from clp_basicsr.hosts.holders import held_losses
 from clp_basicsr.inspection import inspect
 from clp_basicsr.messages import reason
@@ -31,19 +32,13 @@ def attach(base_model: Any, warn: Warn) -> None:
     """
     if getattr(base_model.validation, "_clp_draws", False):
         return
-    base_model.__init__ = _checking(base_model.__init__)
+    check_options(base_model, _check)
     base_model.validation = _drawing(base_model.validation, warn)
 
 
-def _checking(original: Any) -> Any:
-    @functools.wraps(original)
-    def initialise(self: Any, opt: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        # Now, and not at the first validation, hours later.
-        if _wanted(opt):
-            check_matplotlib()
-        original(self, opt, *args, **kwargs)
-
-    return initialise
+def _check(opt: Mapping[str, Any]) -> None:
+    if _wanted(opt):
+        check_matplotlib()
 
 
 def _drawing(original: Any, warn: Warn) -> Any:

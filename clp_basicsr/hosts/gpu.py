@@ -38,10 +38,6 @@ def _who_needs_it(caller: FrameType, line: int) -> str:
     who = type(caller.f_locals["self"]).__name__ if "self" in caller.f_locals else caller.f_code.co_name
     file = caller.f_code.co_filename
     code = linecache.getline(file, line).split("  #")[0].strip()
-    if caller.f_code.co_name == "_model_to_cpu":  # this package's own, which asks for what the options do
-        return (
-            "`num_gpu` asks for an NVIDIA GPU, but torch finds none. Write `num_gpu: auto`: GPUs where there are any."
-        )
     return (
         f"{who} needs an NVIDIA GPU, but torch finds none: it calls CUDA itself (`{code}`, {Path(file).name}, line "
         f"{line}). Run it on a machine with one. Without: a `model_type` other than RealESRGANModel and "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +9,8 @@ import numpy as np
 import torch
 
 from clp_basicsr.hosts.basicsr_metrics import METRICS, Image, calculate_clp_pull
-from clp_basicsr.hosts.option_file import OptionFileError
+from clp_basicsr.hosts.early_checks import check_options
+from clp_basicsr.hosts.option_file import OptionFileError, is_registered
 from clp_basicsr.messages import not_a_choice, reason, shown
 
 _SIZE = 256
@@ -24,17 +24,14 @@ def attach(base_model: Any, warn: Callable[[str], None]) -> None:
         base_model: BasicSR's ``BaseModel``.
         warn: says in the run's log what went wrong in a way that real images may not.
     """
-    original = base_model.__init__
     if getattr(base_model, "_clp_tries_metrics", False):
         return
 
-    @functools.wraps(original)
-    def initialise(self: Any, opt: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+    def check(opt: Mapping[str, Any]) -> None:
         if opt.get("rank", 0) == 0 and any(not name.startswith("train") for name in opt.get("datasets") or ()):
             rehearse((opt.get("val") or {}).get("metrics") or {}, warn)
-        original(self, opt, *args, **kwargs)
 
-    base_model.__init__ = initialise
+    check_options(base_model, check)
     base_model._clp_tries_metrics = True
 
 
@@ -56,7 +53,7 @@ def rehearse(metrics: Mapping[str, Any], warn: Callable[[str], None]) -> None:
     for name, block in metrics.items():
         given = dict(block) if isinstance(block, Mapping) else {}
         kind = given.pop("type", None)
-        if not {kind, f"{kind}_basicsr"} & {*known}:
+        if not is_registered(kind, known):
             raise OptionFileError(not_a_choice(f"val: metrics: {name}: type", kind, known))
         if kind in _OURS:
             _try(name, _OURS[kind], given, warn)

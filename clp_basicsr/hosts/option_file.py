@@ -63,6 +63,11 @@ def check_losses(path: Path, options: Mapping[str, Any], losses: Iterable[str]) 
     _check_type(path, "train: perceptual_opt", block["type"], losses)
 
 
+def is_registered(name: object, names: Iterable[str]) -> bool:
+    """Say whether BasicSR's registry of ``names`` has it; those of its own copies end in ``_basicsr`` there."""
+    return bool({name, f"{name}_basicsr"} & set(names))
+
+
 def check_sections(path: Path, options: Mapping[str, Any], *, training: bool) -> None:
     """Check that there is what BasicSR reads without asking.
 
@@ -128,8 +133,7 @@ def _check_names(path: Path, where: str, block: Mapping[Any, Any]) -> None:
 
 def _check_type(path: Path, where: str, given: object, losses: Iterable[str]) -> None:
     """Refuse what is meant to be `CLPLoss`: of a name it does not know BasicSR only says that."""
-    names = set(losses)
-    if not isinstance(given, str) or {given, f"{given}_basicsr"} & names:
+    if not isinstance(given, str) or is_registered(given, losses):
         return
     if difflib.SequenceMatcher(a=given.lower(), b=_NAME.lower()).ratio() > 0.8:
         raise OptionFileError(

@@ -16,7 +16,7 @@ from clp_basicsr.inspection import Inspection, inspect
 from clp_basicsr.loss import CLPLoss
 from clp_basicsr.messages import reason
 from clp_basicsr.pictures.canvas import check_matplotlib, pixels
-from clp_basicsr.pictures.files import luma, make_folder, read_image
+from clp_basicsr.pictures.files import make_folder, read_image
 from clp_basicsr.pictures.page import page
 from clp_basicsr.pictures.sheet import draw_sheet, notes, summary
 from clp_basicsr.tiles import SIZE
@@ -58,6 +58,8 @@ def run(options: argparse.Namespace) -> None:
     file = _option_file(options.opt)
     gt, lr = _read(options.gt, "--gt"), _read(options.lr, "--lr")
     if options.checkpoint is not None and (file.get("network_g") or {}).get("num_in_ch") == 1:
+        from clp_basicsr.hosts.basicsr_network import luma
+
         gt, lr = luma(gt), luma(lr)
     loss = CLPLoss(**_keywords(options, file))
     sr, sr_is = _super_resolved(options, file, gt, lr, range_norm=loss.range_norm)

@@ -27,15 +27,6 @@ def read_image(path: Path) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
 
 
-def luma(image: Tensor) -> Tensor:
-    """Return Y ``(N, 1, H, W)`` in [16 / 255, 235 / 255] of RGB in [0, 1]: what BasicSR's ``color: y`` trains with.
-
-    Source: ``rgb2ycbcr`` in basicsr/utils/color_util.py, ITU-R BT.601.
-    """
-    weights = image.new_tensor((65.481, 128.553, 24.966)).view(1, 3, 1, 1)
-    return ((image * weights).sum(1, keepdim=True) + 16) / 255
-
-
 def make_folder(path: Path, flag: str) -> None:
     """Make a folder that ``flag`` asks for, and those above it, unless it is there.
 

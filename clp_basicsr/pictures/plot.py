@@ -71,9 +71,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _check_file(path: Path) -> None:
-    formats = Image.registered_extensions()
-    writable = sorted(extension for extension, name in formats.items() if name in Image.SAVE)
-    if path.suffix.lower() not in writable:
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"Flag `-o` must name a picture's file, such as plot.png, but got '{path}'.")
 
 
