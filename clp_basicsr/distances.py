@@ -35,6 +35,8 @@ class Distance(NamedTuple):
     """The distance of features from "nothing there", ``(..., N, T)``: what a floor is measured in."""
     degree: float
     """A map of t times as many positions of the same kind has ``t ** degree`` times the distance."""
+    order: int | None = None
+    """Of the norm over positions, where it is one: 2 for the root of the sum of squares, 1 for the sum."""
 
 
 def _positions(features: Tensor) -> Tensor:
@@ -69,7 +71,7 @@ def _l1_size(features: Tensor) -> Tensor:
 
 
 DISTANCES: dict[str, Distance] = {
-    "l2": Distance(l2_of_difference, _l2_size, 0.5),
-    "l1": Distance(l1_of_difference, _l1_size, 1.0),
+    "l2": Distance(l2_of_difference, _l2_size, 0.5, order=2),
+    "l1": Distance(l1_of_difference, _l1_size, 1.0, order=1),
     "cosine": Distance(_cosine, _cosine_size, 0.0),
 }

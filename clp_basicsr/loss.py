@@ -22,6 +22,7 @@ from clp_basicsr.extractors.base import FeatureExtractor
 from clp_basicsr.extractors.precision import PRECISIONS
 from clp_basicsr.float16_range import features_in_range
 from clp_basicsr.frames import as_images
+from clp_basicsr.gpu.distances import make_ready
 from clp_basicsr.images import as_rgb, at_least_float32, check_images, check_tensor
 from clp_basicsr.negatives import (
     Negative,
@@ -357,6 +358,7 @@ class CLPLoss(BoundModule):
     def _functions(self, device: torch.device) -> Functions:
         if not self.compiles or torch.compiler.is_compiling() or not self.extractor.gains_from_compilation(device):
             return EAGER
+        make_ready(device)
         if self._compiled is None:
             self._compiled = compiled()
         return self._compiled

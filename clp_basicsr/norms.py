@@ -6,6 +6,7 @@ map for every distance. Here the difference is computed again where its gradient
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -87,22 +88,15 @@ class _NormOfDifference(torch.autograd.Function):
     def forward(ctx: Any, first: Tensor, second: Tensor, scale: float, eps: float, order: int) -> Tensor:
         norms = _norm_in_place(_difference(first, second, scale, eps), order)
         ctx.save_for_backward(first, second, norms)
-        ctx.settings = scale, eps, order
+        ctx.settings = order, scale, eps
         return norms
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         first, second, norms = ctx.saved_tensors
-        scale, eps, order = ctx.settings
-        factors = gradients[0] if scale == 1.0 else gradients[0] * scale
-        if order == 2:  # where the norm is 0 so is the difference, and their product
-            factors = factors / norms.clamp(min=torch.finfo(norms.dtype).tiny ** 0.5)
-        several = second.dim() > first.dim()  # sets of references: one after the other, only their sum is wanted
         of_first: Tensor | None = None
         of_second: list[Tensor] = []
-        for each, factor in zip(second, factors) if several else ((second, factors),):
-            difference = _difference(first, each, scale, eps)
-            part = (difference.detach().sgn() if order == 1 else difference).mul_(factor[..., None, None])
+        for part in parts_of_gradient(first, second, norms, gradients[0], *ctx.settings):
             of_first = part if of_first is None else of_first + part
             if ctx.needs_input_grad[1]:
                 of_second.append(-part)
@@ -110,5 +104,21 @@ class _NormOfDifference(torch.autograd.Function):
         of_first = of_first.to(first.dtype)
         if not of_second:
             return of_first, None, None, None, None
-        of_references = torch.stack(of_second) if several else of_second[0]
+        of_references = torch.stack(of_second) if second.dim() > first.dim() else of_second[0]
         return of_first, of_references.to(second.dtype), None, None, None
+
+
+def parts_of_gradient(
+    first: Tensor, second: Tensor, norms: Tensor, gradients: Tensor, order: int, scale: float, eps: float
+) -> Iterator[Tensor]:
+    """Yield the gradient at ``first``, of that at the norms of its difference from ``second``; it can be derived again.
+
+    Where ``second`` is several sets, one part for each, to be added up.
+    """
+    factors = gradients if scale == 1.0 else gradients * scale
+    if order == 2:  # where the norm is 0 so is the difference, and their product
+        factors = factors / norms.clamp(min=torch.finfo(norms.dtype).tiny ** 0.5)
+    several = second.dim() > first.dim()
+    for each, factor in zip(second, factors) if several else ((second, factors),):
+        difference = _difference(first, each, scale, eps)
+        yield (difference.detach().sgn() if order == 1 else difference).mul_(factor[..., None, None])

@@ -14,6 +14,12 @@ import torch
 from torch import Tensor
 
 from clp_basicsr.distances import Distance
+from clp_basicsr.gpu import distances as gpu_distances
+
+# The floor below a gap: the share of its mean and of the mean size of GT's features, and what is added. The part of
+# the features' size keeps flat crops and pairs with LR == GT (a gap of 0) at ordinary size; both are taken per image,
+# so that a batch is the mean of its images.
+_OF_GAP, _OF_SIZE, _LEAST = 0.05, 0.01, 1e-6
 
 
 class Terms(NamedTuple):
@@ -75,12 +81,13 @@ def measure(
     anchor: Tensor, positive: Tensor, negatives: Tensor, distance: Distance, scale: float = 1.0, eps: float = 0.0
 ) -> Distances:
     """Return the distances of a layer; ``scale`` multiplies the features, ``eps`` is added to differences."""
+    if distance.order is not None and gpu_distances.can_measure(anchor, positive, negatives):
+        how = gpu_distances.Measure(distance.order, scale, eps, (_OF_GAP, _OF_SIZE * scale, _LEAST))
+        return Distances(*gpu_distances.measured(anchor, positive, negatives, how))
     with torch.no_grad():
         gap = distance.between(positive, negatives, scale)
-        # The feature-size part keeps flat crops and pairs with LR == GT (a gap of 0) at ordinary
-        # size; it is taken per image, so that a batch is the mean of its images.
         size = distance.size(positive).mean(-1, keepdim=True)
-        floor = torch.add(0.05 * gap.mean(-1, keepdim=True), size, alpha=0.01 * scale) + 1e-6
+        floor = torch.add(_OF_GAP * gap.mean(-1, keepdim=True), size, alpha=_OF_SIZE * scale) + _LEAST
     return Distances(
         to_positive=distance.between(anchor, positive, scale, eps),
         to_negatives=distance.between(anchor, negatives, scale, eps),

@@ -7,6 +7,8 @@ import warnings
 import torch
 from torch import nn
 
+from clp_basicsr.gpu.capability import compute_capability, has_modern_tensor_cores
+
 PRECISIONS: dict[str, torch.dtype | None] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -23,17 +25,12 @@ def automatic_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_modern_tensor_cores(device) else torch.float32
 
 
-def has_modern_tensor_cores(device: torch.device) -> bool:
-    """Say whether it is a GPU with arithmetic for bfloat16 and TF32: compute capability 8.0 and later."""
-    return device.type == "cuda" and _compute_capability(device) >= (8, 0)
-
-
 def warn_if_emulated(precision: str, device: torch.device) -> None:
     """Say, once, that this device has to emulate half precision, which is slower there than float32."""
     if precision == "bfloat16" and device.type == "cuda" and not has_modern_tensor_cores(device):
         warnings.warn(
             f"`precision: bfloat16` needs a GPU of compute capability 8.0 or later to be fast, but this one has "
-            f"{'.'.join(map(str, _compute_capability(device)))}. Use `precision: float16` there.",
+            f"{'.'.join(map(str, compute_capability(device)))}. Use `precision: float16` there.",
             stacklevel=2,
         )
     if precision in _SHORT and device.type == "cpu" and not _cpu_computes_in(precision):
@@ -58,12 +55,6 @@ def round_weights(network: nn.Module, precision: str) -> None:
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             for name, tensor in module.named_buffers(recurse=False):
                 setattr(module, name, tensor.to(dtype))
-
-
-def _compute_capability(device: torch.device) -> tuple[int, int]:
-    # Not `get_device_capability`, which dynamo cannot trace; "auto" is decided inside of a compiled step.
-    properties = torch.cuda.get_device_properties(device)
-    return properties.major, properties.minor
 
 
 def _cpu_computes_in(precision: str) -> bool:
