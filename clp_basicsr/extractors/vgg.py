@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
-from clp_basicsr.extractors.precision import has_modern_tensor_cores
 from clp_basicsr.extractors.recomputing import recomputed
 from clp_basicsr.extractors.torchvision_weights import published_state_dict
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
+from clp_basicsr.gpu.capability import has_modern_tensor_cores
+from clp_basicsr.gpu.convolutions import can_join, convolution_and_relu
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -97,8 +98,14 @@ class VGG19(FeatureExtractor):
         return features
 
     def _run(self, images: Tensor, segment: Sequence[str]) -> Tensor:
-        for name in segment:
-            images = self.network.get_submodule(name)(images)
+        names = iter(zip(segment, [*segment[1:], ""]))
+        for name, following in names:
+            module: Any = self.network._modules[name]
+            if name.startswith("conv") and following.startswith("relu") and can_join(images, module):
+                images = convolution_and_relu(images, module)
+                next(names)
+            else:
+                images = module(images)
         return images
 
 

@@ -16,6 +16,8 @@ from clp_basicsr import CLPLoss
 from clp_basicsr.bench.contenders import build
 from clp_basicsr.bench.measuring import peak_bytes, training_step
 from clp_basicsr.distances import DISTANCES
+from clp_basicsr.gpu import distances
+from clp_basicsr.gpu.convolutions import can_join, convolution_and_relu
 
 from .oracles import Images, loop_distances
 from .test_float16_range import cosine
@@ -230,6 +232,68 @@ def test_compiled(model: str, precision: str, sizes: tuple[int, ...], images: Im
         smaller = on_gpu(Images(sr, gt, lr))
         with torch.compiler.set_stance("fail_on_recompile" if size == 96 else "default"):
             assert_close(value_and_gradient(compiled, smaller), value_and_gradient(loss, smaller))
+
+
+@pytest.mark.parametrize("model", ["vgg", "dinov2_small"])
+@pytest.mark.filterwarnings("ignore:weights='random'")
+def test_its_own_kernels_measure(model: str, images: Images) -> None:
+    """Of every layer, in the layout that it comes in."""
+    loss = CLPLoss(model, weights="random").to(GPU)
+    features = loss.features(on_gpu(images).sr.detach())
+    assert all(distances.can_measure(each, each, each[None]) for each in features.values())
+    layer = next(iter(features.values()))
+    assert not distances.can_measure(layer[..., 1:], layer[..., 1:], layer[None, ..., 1:])
+    assert not distances.can_measure(layer.double(), layer, layer[None])
+    assert not distances.can_measure(layer, layer.requires_grad_(), layer[None])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_convolution_and_relu_in_one(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 16, 3, padding=1).to(GPU, dtype=dtype, memory_format=layout).requires_grad_(False)
+    images = torch.randn(2, 3, 20, 24, device=GPU).to(dtype, memory_format=layout).requires_grad_()
+    assert can_join(images, convolution)
+    weights = torch.randn(2, 16, 20, 24, device=GPU)
+    exact = copy.deepcopy(convolution).double()
+    found, wanted = [], []
+    for results, maps in (
+        (found, convolution_and_relu(images, convolution)),
+        (wanted, exact(images.double()).relu()),
+    ):
+        assert maps.dtype == (dtype if results is found else torch.float64)
+        (gradient,) = torch.autograd.grad((maps * weights).sum(), images, create_graph=True)
+        (second,) = torch.autograd.grad((gradient.float() * weights[:, :3]).sum(), images, allow_unused=True)
+        assert second is None or not second.any()  # it is linear
+        results += [maps.double(), gradient.double()]
+    rounding = max(4 * torch.finfo(dtype).eps, 1e-5)
+    for one, other in zip(found, wanted):
+        torch.testing.assert_close(one, other, rtol=rounding, atol=rounding * float(other.abs().max()))
+    with torch.no_grad():
+        torch.testing.assert_close(convolution_and_relu(images, convolution).double(), found[0])
+
+
+def test_a_layer_before_its_relu_is_left_as_it_is(vgg_weights: Path, images: Images) -> None:
+    layers = {"conv1_2": 1.0, "relu1_2": 1.0}
+    loss = CLPLoss("vgg", weights=vgg_weights, layer_weights=layers)
+    wanted = value_and_gradient(loss, images)
+    assert_close(value_and_gradient(loss.to(GPU), on_gpu(images)), wanted)
+    assert loss.features(on_gpu(images).sr)["conv1_2"].min() < 0
+
+
+@pytest.mark.filterwarnings("ignore:weights='random'")
+@pytest.mark.parametrize("keywords", [{}, {"precision": "bfloat16"}], ids=str)
+def test_second_derivative(vgg_weights: Path, images: Images, keywords: dict[str, Any]) -> None:
+    """A gradient penalty's."""
+
+    def penalty(loss: nn.Module, given: Images) -> Tensor:
+        (gradient,) = torch.autograd.grad(loss(*given), given.sr, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), given.sr)
+        return second.double().cpu().flatten()
+
+    loss = CLPLoss("vgg", weights=vgg_weights, layer_weights={"relu1_2": 1.0, "relu2_2": 1.0}, **keywords)
+    wanted = penalty(CLPLoss("vgg", weights=vgg_weights, layer_weights={"relu1_2": 1.0, "relu2_2": 1.0}), images)
+    assert cosine(penalty(loss.to(GPU), on_gpu(images)), wanted) > (0.5 if keywords else 0.99)
 
 
 def test_copies_and_pickles(images: Images) -> None:

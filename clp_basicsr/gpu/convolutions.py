@@ -1,0 +1,73 @@
+"""A convolution with its bias and ReLU by one kernel of cuDNN's.
+
+PyTorch adds the bias, and applies the ReLU, each in a pass of its own over the map: on an H100 a third of the time of
+VGG19 in bfloat16.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clp_basicsr.gpu.capability import is_nvidias
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_MOST = 2**31  # entries of a map: beyond, PyTorch cuts the batch for cuDNN, but not for this function of it
+
+
+def can_join(images: Tensor, convolution: nn.Conv2d) -> bool:
+    """Say whether `convolution_and_relu` can do it, and is known to be faster."""
+    if not images.is_cuda or torch.compiler.is_compiling():  # Inductor joins bias and ReLU itself
+        return False
+    entries = images.shape[0] * max(convolution.in_channels, convolution.out_channels) * images.shape[-2:].numel()
+    known = torch.backends.cudnn.enabled and is_nvidias(images.device)
+    return known and _dtype(images) in _DTYPES and entries < _MOST
+
+
+def convolution_and_relu(images: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """Return ``relu(convolution(images))``, under autocast in its precision.
+
+    Args:
+        images: ``(N, C, h, w)``.
+        convolution: frozen, with a bias, and zeros where it pads.
+    """
+    dtype = _dtype(images)
+    assert convolution.bias is not None
+    images, weight, bias = (each.to(dtype) for each in (images, convolution.weight, convolution.bias))
+    geometry = convolution.stride, convolution.padding, convolution.dilation, convolution.groups
+    if not torch.is_grad_enabled():  # the same in fewer steps of Python
+        return _joined(images, weight, bias, geometry)
+    result: Tensor = _ConvolutionAndReLU.apply(images, weight, bias, geometry)
+    return result
+
+
+def _dtype(images: Tensor) -> torch.dtype:
+    kind = images.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images.dtype
+
+
+def _joined(images: Tensor, weight: Tensor, bias: Tensor, geometry: tuple[Any, ...]) -> Tensor:
+    stride, padding, dilation, groups = geometry
+    return torch.cudnn_convolution_relu(images, weight, bias, stride, padding, dilation, groups)
+
+
+class _ConvolutionAndReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, geometry: tuple[Any, ...]) -> Tensor:
+        result = _joined(images, weight, bias, geometry)
+        ctx.save_for_backward(images, weight, result)
+        ctx.geometry = geometry
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight, result = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.geometry
+        of_map = torch.ops.aten.threshold_backward(gradients[0], result, 0)
+        geometry = stride, padding, dilation, False, (0, 0), groups
+        of_images, _, _ = torch.ops.aten.convolution_backward(
+            of_map, images, weight, None, *geometry, (True, False, False)
+        )
+        return of_images, None, None, None
