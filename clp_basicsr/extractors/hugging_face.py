@@ -21,6 +21,7 @@ from clp_basicsr.extractors.base import (
     freeze,
 )
 from clp_basicsr.extractors.dino_models import DEFAULT_LAYER_WEIGHTS, DINO_MODELS
+from clp_basicsr.extractors.positions import remember_positions
 from clp_basicsr.extractors.recomputing import recompute_blocks
 from clp_basicsr.extractors.weights import RANDOM, folder_at, hugging_face_cache, seeded_initialisation
 from clp_basicsr.images import reflect_pad_to_multiple
@@ -78,6 +79,7 @@ class HuggingFaceBackbone(FeatureExtractor):
         super().__init__(name, chosen, default, minimum_size=smallest, mean=mean, std=std, **options)
         self.multiple = multiple
         self.network: Any = freeze(_network(name, source, config, weights))
+        remember_positions(self.network)
         self.recomputes = False
         self.can_hold_half_weights = config.model_type in _DINO_TYPES  # others may leave autocast for some layers
 
@@ -103,6 +105,7 @@ class HuggingFaceBackbone(FeatureExtractor):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         with seeded_initialisation():
             self.network = freeze(network_class(config))
+        remember_positions(self.network)
         if self.recomputes:
             recompute_blocks(self.network)
         for name, tensor in tensors.items():

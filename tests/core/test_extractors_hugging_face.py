@@ -1,5 +1,7 @@
 """DINO's features by name against transformers' whole models, and where the network is cut."""
 
+import copy
+import pickle
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -112,6 +114,34 @@ def test_padding_is_centred(dino_folder: Path, photo_batch: Photos) -> None:
     extractor = build_extractor(str(dino_folder), ["block1"])
     mirrored = F.pad(inner, (2, 2, 2, 2), mode="reflect")
     torch.testing.assert_close(extractor(inner)["block1"], extractor(mirrored)["block1"])
+
+
+def test_position_encodings_are_interpolated_once_for_a_size(
+    dino_folder: Path, photo_batch: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept is what transformers makes of each size, of these weights, on this device, in this precision."""
+    whole = Dinov2Backbone.from_pretrained(dino_folder, out_features=["stage1"]).eval()
+    extractor = build_extractor(str(dino_folder), layers=["block1"])
+    extractor(photo_batch[0][..., :42, :56])
+    sizes: list[Sequence[int]] = []
+    interpolate = F.interpolate
+    monkeypatch.setattr(F, "interpolate", lambda *given, **kw: sizes.append(kw["size"]) or interpolate(*given, **kw))
+    for height, width, new in ((42, 56, 0), (42, 56, 0), (56, 42, 1), (42, 56, 1), (42, 56, 0)):
+        images = photo_batch[0][..., :height, :width]
+        sizes.clear()
+        seen = extractor(images)["block1"]
+        assert len(sizes) == new
+        torch.testing.assert_close(seen, whole(normalised(images)).feature_maps[0], rtol=1e-4, atol=1e-4)
+    for other in (copy.deepcopy(extractor), pickle.loads(pickle.dumps(extractor)), extractor.double()):
+        sizes.clear()
+        images = photo_batch[0][..., :42, :56]
+        torch.testing.assert_close(other(images)["block1"].float(), seen, rtol=1e-4, atol=1e-4)
+        assert len(sizes) == 1
+    with torch.inference_mode():
+        extractor(photo_batch[0][..., :70, :70])
+    leaf = photo_batch[0][..., :70, :70].clone().requires_grad_()
+    extractor(leaf)["block1"].square().sum().backward()
+    assert leaf.grad is not None
 
 
 def test_smallest_image(checkpoint: Checkpoint) -> None:
