@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from clp_basicsr.bench import counting
+from clp_basicsr.bench import counting, report
 from clp_basicsr.bench.contenders import Contender, build
 from clp_basicsr.bench.counting import Row
-from clp_basicsr.bench.measuring import images, peak_bytes, rounds, spread, training_step
+from clp_basicsr.bench.measuring import Spread, images, peak_bytes, rounds, spread, training_step
 from clp_basicsr.cli import main
 
 CPU = torch.device("cpu")
@@ -266,6 +266,7 @@ def test_on_a_gpu_events_tell_the_time_and_the_allocator_the_peak(monkeypatch: p
     monkeypatch.setattr(torch.cuda, "device", current)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: happened.append("synchronize"))
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: happened.append("kept waiting"))
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: happened.append("reset"))
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1000)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 1700 if happened[-1] == "call" else 0)
@@ -273,6 +274,9 @@ def test_on_a_gpu_events_tell_the_time_and_the_allocator_the_peak(monkeypatch: p
     calls = {"only": lambda: happened.append("call")}
     assert rounds(calls, 2, 1, device) == {"only": [0.25, 0.25]}
     assert happened == ["call", *["on cuda:1", "record", "call", "record", "synchronize"] * 2]
+    happened.clear()
+    assert rounds(calls, 1, 0, device, queued=True) == {"only": [0.25]}
+    assert happened == ["on cuda:1", "kept waiting", "record", "call", "record", "synchronize"]
     happened.clear()
     assert peak_bytes(calls["only"], device) == 700
     assert happened == ["call", "synchronize", "reset", "call"]
@@ -282,3 +286,15 @@ def test_on_a_gpu_events_tell_the_time_and_the_allocator_the_peak(monkeypatch: p
 def test_rivals_have_no_settings(name: str) -> None:
     with pytest.raises(ValueError, match=f"must have no setting but channels_last, but got '{name}'"):
         build(name, torch.device("cpu"))
+
+
+def test_what_a_gpu_needs_when_the_cpu_is_ahead_has_a_column_of_its_own() -> None:
+    own, rival = (
+        report.Row("vgg", 1, 32, Spread(1, 2, 3), "perceptual", Spread(1, 1, 1), 10, 1.0, queued)
+        for queued in (Spread(0.25, 0.5, 0.75), None)
+    )
+    head, rule, *lines = report.table([own, rival]).splitlines()
+    assert "| GPU alone |" in head
+    assert {line.count("|") for line in (head, rule, *lines)} == {9}
+    assert "| 1.00 (1.00 to 1.00) | 0.50 (0.25 to 0.75) | 0 | 1.00 |" in lines[0]
+    assert "GPU alone" not in report.table([rival])

@@ -13,7 +13,7 @@ import torch
 from clp_basicsr import arguments
 from clp_basicsr.bench import profiling, report, scaling, training
 from clp_basicsr.bench.contenders import DEFAULT, Contender, build
-from clp_basicsr.bench.measuring import Call, peak_bytes, rounds, spread, training_step
+from clp_basicsr.bench.measuring import Call, Spread, peak_bytes, rounds, spread, training_step
 from clp_basicsr.messages import not_a_choice
 from clp_basicsr.pictures.canvas import check_matplotlib
 from clp_basicsr.pictures.files import make_folder
@@ -149,13 +149,19 @@ def _rows(
 ) -> list[report.Row]:
     device = torch.device(options.device)
     seconds = rounds(calls, options.rounds, 2, device)
+    queued = rounds(calls, options.rounds, 0, device, queued=True) if device.type == "cuda" else {}
     gc.collect()
     peaks = {name: peak_bytes(call, device) for name, call in calls.items()}
     rows = []
     for name, own in seconds.items():
         rival = rivals[name]
-        known = rival in seconds
-        ratio = spread([mine / theirs for mine, theirs in zip(own, seconds[rival])]) if known else None
-        memory = peaks[name] / peaks[rival] if known else None
-        rows.append(report.Row(name, batch, size, spread(own), rival, ratio, peaks[name], memory))
+        ratio, ratio_queued = _ratio(seconds, name, rival), _ratio(queued, name, rival)
+        memory = peaks[name] / peaks[rival] if rival in peaks else None
+        rows.append(report.Row(name, batch, size, spread(own), rival, ratio, peaks[name], memory, ratio_queued))
     return rows
+
+
+def _ratio(seconds: dict[str, list[float]], name: str, rival: str) -> Spread | None:
+    if rival not in seconds:
+        return None
+    return spread([mine / theirs for mine, theirs in zip(seconds[name], seconds[rival])])

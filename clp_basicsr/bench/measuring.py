@@ -18,6 +18,9 @@ from clp_basicsr.bench.contenders import Contender
 
 Call = Callable[[], object]
 
+_HEAD_START = 200_000_000
+"""Cycles of a GPU, about a tenth of a second: more than a CPU needs for a step of any network here."""
+
 
 class Spread(NamedTuple):
     """Quartiles."""
@@ -51,8 +54,14 @@ def training_step(contender: Contender, batch: int, size: int, device: torch.dev
     return call
 
 
-def rounds(calls: Mapping[str, Call], count: int, warm_up: int, device: torch.device) -> dict[str, list[float]]:
-    """Return the seconds of each call in each of ``count`` rounds; each begins with another call."""
+def rounds(
+    calls: Mapping[str, Call], count: int, warm_up: int, device: torch.device, *, queued: bool = False
+) -> dict[str, list[float]]:
+    """Return the seconds of each call in each of ``count`` rounds; each begins with another call.
+
+    With ``queued`` a GPU is kept from beginning until the CPU has handed over what it can of the call: what the GPU
+    needs where it sets the pace, as behind a large network. Otherwise a call takes as long as the slower of both.
+    """
     names = list(calls)
     for name in names:
         for _ in range(warm_up):
@@ -61,17 +70,19 @@ def rounds(calls: Mapping[str, Call], count: int, warm_up: int, device: torch.de
     for number in range(count):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            seconds[name].append(_seconds(calls[name], device))
+            seconds[name].append(_seconds(calls[name], device, _HEAD_START if queued else 0))
     return seconds
 
 
-def _seconds(call: Call, device: torch.device) -> float:
+def _seconds(call: Call, device: torch.device, wait: int) -> float:
     if device.type != "cuda":
         start = time.perf_counter()
         call()
         return time.perf_counter() - start
     with torch.cuda.device(device):  # events are of the current device's stream
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        if wait:
+            torch.cuda._sleep(wait)  # type: ignore[no-untyped-call]
         begin.record()
         call()
         end.record()

@@ -30,6 +30,8 @@ class Row:
     peak: int
     """Bytes above the weights."""
     memory_ratio: float | None
+    queued: Spread | None = None
+    """As ``ratio``, where the CPU is ahead; see `clp_basicsr.bench.measuring.rounds`. None without a GPU."""
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -45,19 +47,35 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as Markdown."""
-    lines = ["| loss | batch, crop | ms | time over … | | peak MB | memory |", "|---|---|---|---|---|---|---|"]
+    heads = ["loss", "batch, crop", "ms", "time over …", "", "peak MB", "memory"]
+    on_gpu = any(row.queued is not None for row in rows)
+    if on_gpu:
+        heads.insert(5, "GPU alone")
+    lines = [_line(heads), "|---" * len(heads) + "|"]
     for row in rows:
-        ratio = "" if row.ratio is None else f"{row.ratio.median:.2f} ({row.ratio.low:.2f} to {row.ratio.high:.2f})"
         memory = "" if row.memory_ratio is None else f"{row.memory_ratio:.2f}"
         milliseconds, megabytes = f"{row.seconds.median * 1e3:.0f}", f"{row.peak / 1e6:.0f}"
-        cells = (row.name, f"{row.batch}, {row.size}", milliseconds, row.rival, ratio, megabytes, memory)
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = [row.name, f"{row.batch}, {row.size}", milliseconds, row.rival, _ratio(row.ratio), megabytes, memory]
+        if on_gpu:
+            cells.insert(5, _ratio(row.queued))
+        lines.append(_line(cells))
     return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _ratio(spread: Spread | None) -> str:
+    return "" if spread is None else f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
 
 
 def write_json(file: Path, about: dict[str, Any], rows: Sequence[Row], **more: object) -> None:
     """Write everything to a file."""
-    numbers = [{**asdict(row), "seconds": row.seconds._asdict(), "ratio": _dict(row.ratio)} for row in rows]
+    numbers = [
+        {**asdict(row), "seconds": row.seconds._asdict(), "ratio": _dict(row.ratio), "queued": _dict(row.queued)}
+        for row in rows
+    ]
     file.write_text(json.dumps({**about, "rows": numbers, **more}, indent=1) + "\n", encoding="utf-8")
 
 
