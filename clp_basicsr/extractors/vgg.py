@@ -14,13 +14,14 @@ from clp_basicsr.extractors.recomputing import recomputed
 from clp_basicsr.extractors.torchvision_weights import published_state_dict
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
 from clp_basicsr.gpu.capability import has_modern_tensor_cores
-from clp_basicsr.gpu.convolutions import can_join, convolution_and_relu
+from clp_basicsr.gpu.convolutions import can_join, convolution_and_relu, with_nans_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 # Convolutions per block; torchvision's `cfgs["E"]`.
 _CONVOLUTIONS = (2, 2, 4, 4, 4)
+_WIDTH = 64  # channels of the first block; each further one has twice as many, up to 512
 DEFAULT_LAYER_WEIGHTS = {"relu1_2": 0.5, "relu2_2": 0.5, "relu3_4": 1.0, "relu4_4": 1.0, "relu5_4": 1.0}
 
 # Where BasicSR's own PerceptualLoss looks first (basicsr/archs/vgg_arch.py).
@@ -91,22 +92,26 @@ class VGG19(FeatureExtractor):
     def extract(self, images: Tensor) -> dict[str, Tensor]:
         """Return the chosen layers of normalised images ``(N, 3, H, W)``."""
         features: dict[str, Tensor] = {}
+        joined = can_join(images, _WIDTH)
+        maps = images
         for segment in self.segments:
-            images = recomputed(self._run, images, segment) if self.recomputes else self._run(images, segment)
+            maps = recomputed(self._run, maps, segment, joined) if self.recomputes else self._run(maps, segment, joined)
             if segment[-1] in self.layers:
-                features[segment[-1]] = images
+                features[segment[-1]] = maps
+        if joined:
+            features[self.layers[-1]] = with_nans_of(images, maps)
         return features
 
-    def _run(self, images: Tensor, segment: Sequence[str]) -> Tensor:
+    def _run(self, maps: Tensor, segment: Sequence[str], joined: bool) -> Tensor:
         names = iter(zip(segment, [*segment[1:], ""]))
         for name, following in names:
             module: Any = self.network._modules[name]
-            if name.startswith("conv") and following.startswith("relu") and can_join(images, module):
-                images = convolution_and_relu(images, module)
+            if joined and name.startswith("conv") and following.startswith("relu"):
+                maps = convolution_and_relu(maps, module)
                 next(names)
             else:
-                images = module(images)
-        return images
+                maps = module(maps)
+        return maps
 
 
 def _segments(names: Sequence[str], layers: Sequence[str]) -> list[list[str]]:
@@ -148,7 +153,7 @@ def _network(layers: Sequence[str]) -> nn.Sequential:
             # output that somebody asked for.
             network.add_module(name, nn.ReLU(inplace=name.replace("relu", "conv") not in layers))
         else:
-            width = min(64 * 2 ** (block - 1), 512)
+            width = min(_WIDTH * 2 ** (block - 1), 512)
             network.add_module(name, nn.Conv2d(channels, width, kernel_size=3, padding=1))
             channels = width
     return network

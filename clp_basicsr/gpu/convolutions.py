@@ -1,7 +1,7 @@
 """A convolution with its bias and ReLU by one kernel of cuDNN's.
 
 PyTorch adds the bias, and applies the ReLU, each in a pass of its own over the map: on an H100 a third of the time of
-VGG19 in bfloat16.
+VGG19 in bfloat16. cuDNN's ReLU makes 0 of NaN, which PyTorch's does not: see `with_nans_of`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,27 @@ from torch import Tensor, nn
 
 from clp_basicsr.gpu.capability import is_nvidias
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_DTYPES = (torch.float32, torch.bfloat16)  # in float16 maps can overflow, and the NaN that comes of it must stay
 _MOST = 2**31  # entries of a map: beyond, PyTorch cuts the batch for cuDNN, but not for this function of it
 
 
-def can_join(images: Tensor, convolution: nn.Conv2d) -> bool:
-    """Say whether `convolution_and_relu` can do it, and is known to be faster."""
+def can_join(images: Tensor, channels: int) -> bool:
+    """Say whether `convolution_and_relu` can do it, and is known to be faster.
+
+    Args:
+        images: ``(N, 3, H, W)``.
+        channels: of the largest map on the way, which has a position for each pixel.
+    """
     if not images.is_cuda or torch.compiler.is_compiling():  # Inductor joins bias and ReLU itself
         return False
-    entries = images.shape[0] * max(convolution.in_channels, convolution.out_channels) * images.shape[-2:].numel()
     known = torch.backends.cudnn.enabled and is_nvidias(images.device)
-    return known and _dtype(images) in _DTYPES and entries < _MOST
+    return known and _dtype(images) in _DTYPES and images[:, 0].numel() * channels < _MOST
+
+
+def with_nans_of(images: Tensor, maps: Tensor) -> Tensor:
+    """Return ``maps`` ``(N, C, h, w)``, and NaN for images that are not finite: a training that diverges shows it."""
+    nothing_or_nan = (images.detach() * 0).sum((1, 2, 3), keepdim=True)
+    return maps + nothing_or_nan.to(maps.dtype)
 
 
 def convolution_and_relu(images: Tensor, convolution: nn.Conv2d) -> Tensor:

@@ -143,8 +143,9 @@ def norms(
 @triton.jit
 def _factor(gradients, distances, place, exists, scale, order: tl.constexpr, tiny: tl.constexpr):
     factor = tl.load(gradients + place, mask=exists, other=0.0) * scale
-    if order == 2:  # where the distance is 0 so is the difference, and their product
-        factor = factor / tl.maximum(tl.load(distances + place, mask=exists, other=1.0), tiny)
+    if order == 2:  # where the distance is 0 so is the difference, and their product; a NaN stays one
+        distance = tl.load(distances + place, mask=exists, other=1.0)
+        factor = factor / tl.where(distance < tiny, tiny, distance)
     return factor[None, :]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr import CLPLoss, build_extractor
+from clp_basicsr.extractors import vgg
 
 from .oracles import VGG_INDICES, torchvision_features, torchvision_vgg
 
@@ -127,3 +128,32 @@ def test_gradient_passes_the_in_place_relus(vgg_weights: Path, oracle: nn.Sequen
         total = torch.stack([each.square().mean() for each in extract(leaf).values()]).sum()
         gradients.append(torch.autograd.grad(total, leaf)[0])
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_a_nan_shows_where_the_relu_hides_it(
+    vgg_weights: Path, photo_batch: Photos, monkeypatch: pytest.MonkeyPatch, recomputes: bool
+) -> None:
+    """As with cuDNN's joined convolutions on a GPU; finite images and layers before a ReLU stay as they are."""
+    seen: list[str] = []
+
+    def hiding(maps: Tensor, convolution: nn.Conv2d) -> Tensor:
+        seen.append("joined")
+        return convolution(maps).relu().nan_to_num(0)
+
+    gt, lr = (each[:2] for each in photo_batch)
+    sr = (0.5 * gt).requires_grad_()
+    layers = {"relu1_2": 1.0, "conv2_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0}
+    loss = CLPLoss("vgg", weights=vgg_weights, layer_weights=layers, checkpoint=recomputes)
+    wanted = loss(sr, gt, lr)
+    (gradient,) = torch.autograd.grad(wanted, sr)
+    monkeypatch.setattr(vgg, "can_join", lambda *_: True)
+    monkeypatch.setattr(vgg, "convolution_and_relu", hiding)
+    found = loss(sr, gt, lr)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(torch.autograd.grad(found, sr)[0], gradient)
+    assert len(seen) == 4 * (3 if recomputes else 2)  # conv1_1, conv1_2, conv2_2, conv3_1
+    for place in range(3):
+        images = [sr.detach().clone(), gt.clone(), lr.clone()]
+        images[place][1, 2, 3, 4] = torch.nan
+        assert loss(*images).isnan()

@@ -248,12 +248,15 @@ def test_its_own_kernels_measure(model: str, images: Images) -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_convolution_and_relu_in_one(dtype: torch.dtype, layout: torch.memory_format) -> None:
     torch.manual_seed(0)
     convolution = nn.Conv2d(3, 16, 3, padding=1).to(GPU, dtype=dtype, memory_format=layout).requires_grad_(False)
     images = torch.randn(2, 3, 20, 24, device=GPU).to(dtype, memory_format=layout).requires_grad_()
-    assert can_join(images, convolution)
+    assert can_join(images, 16)
+    assert not can_join(images, 2**31)
+    assert not can_join(images.half(), 16)
+    assert not can_join(images.double(), 16)
     weights = torch.randn(2, 16, 20, 24, device=GPU)
     exact = copy.deepcopy(convolution).double()
     found, wanted = [], []
@@ -271,6 +274,15 @@ def test_convolution_and_relu_in_one(dtype: torch.dtype, layout: torch.memory_fo
         torch.testing.assert_close(one, other, rtol=rounding, atol=rounding * float(other.abs().max()))
     with torch.no_grad():
         torch.testing.assert_close(convolution_and_relu(images, convolution).double(), found[0])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_nan_shows(precision: str, vgg_weights: Path, images: Images) -> None:
+    loss = CLPLoss("vgg", weights=vgg_weights, precision=precision).to(GPU)
+    for place in range(3):
+        moved = [each.detach().clone() for each in on_gpu(images)]
+        moved[place][0, 1, 2, 3] = torch.nan
+        assert loss(*moved).isnan()
 
 
 def test_a_layer_before_its_relu_is_left_as_it_is(vgg_weights: Path, images: Images) -> None:
