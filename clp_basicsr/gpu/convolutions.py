@@ -6,14 +6,17 @@ VGG19 in bfloat16. cuDNN's ReLU makes 0 of NaN, which PyTorch's does not: see `w
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clp_basicsr.gpu.capability import is_nvidias
+from clp_basicsr.messages import reason
 
 _DTYPES = (torch.float32, torch.bfloat16)  # in float16 maps can overflow, and the NaN that comes of it must stay
+_REFUSED: set[torch.device] = set()
 _MOST = 2**31  # entries of a map: beyond, PyTorch cuts the batch for cuDNN, but not for this function of it
 
 
@@ -26,7 +29,7 @@ def can_join(images: Tensor, channels: int) -> bool:
     """
     if not images.is_cuda or torch.compiler.is_compiling():  # Inductor joins bias and ReLU itself
         return False
-    known = torch.backends.cudnn.enabled and is_nvidias(images.device)
+    known = torch.backends.cudnn.enabled and is_nvidias(images.device) and images.device not in _REFUSED
     return known and _dtype(images) in _DTYPES and images[:, 0].numel() * channels < _MOST
 
 
@@ -43,6 +46,24 @@ def convolution_and_relu(images: Tensor, convolution: nn.Conv2d) -> Tensor:
         images: ``(N, C, h, w)``.
         convolution: frozen, with a bias, and zeros where it pads.
     """
+    try:
+        return _result(images, convolution)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # cuDNN has no such kernel for this GPU, or for maps of these sizes
+        _REFUSED.add(images.device)
+        warnings.warn(
+            f"cuDNN cannot join a convolution with its ReLU on {images.device}: {reason(error)} PyTorch's own "
+            "functions take over: the same values, in more time.",
+            stacklevel=2,
+        )
+    return _result(images, convolution)
+
+
+def _result(images: Tensor, convolution: nn.Conv2d) -> Tensor:
+    if images.device in _REFUSED:
+        plain: Tensor = convolution(images).relu()
+        return plain
     dtype = _dtype(images)
     assert convolution.bias is not None
     images, weight, bias = (each.to(dtype) for each in (images, convolution.weight, convolution.bias))

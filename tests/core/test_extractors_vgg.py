@@ -1,5 +1,6 @@
 """VGG19's features by name against torchvision's layers."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from clp_basicsr import CLPLoss, build_extractor
 from clp_basicsr.extractors import vgg
+from clp_basicsr.gpu import convolutions
 
 from .oracles import VGG_INDICES, torchvision_features, torchvision_vgg
 
@@ -157,3 +159,38 @@ def test_a_nan_shows_where_the_relu_hides_it(
         images = [sr.detach().clone(), gt.clone(), lr.clone()]
         images[place][1, 2, 3, 4] = torch.nan
         assert loss(*images).isnan()
+
+
+@pytest.mark.parametrize("with_gradient", [True, False])
+def test_where_cudnn_refuses_pytorch_takes_over(
+    vgg_weights: Path, image: Tensor, monkeypatch: pytest.MonkeyPatch, with_gradient: bool
+) -> None:
+    def refuse(*_: object) -> Tensor:
+        raise RuntimeError("GET was unable to find an engine to execute this computation")
+
+    extractor = build_extractor("vgg", ["relu2_1"], str(vgg_weights))
+    wanted = extractor(image)["relu2_1"]
+    refused: set[torch.device] = set()
+    monkeypatch.setattr(vgg, "can_join", lambda images, _: images.device not in refused)
+    monkeypatch.setattr(convolutions, "_REFUSED", refused)
+    monkeypatch.setattr(convolutions, "_joined", refuse)
+    with torch.set_grad_enabled(with_gradient):
+        with pytest.warns(UserWarning, match="on cpu: GET was unable to find an engine.*the same values, in more time"):
+            found = extractor(image)["relu2_1"]
+        torch.testing.assert_close(found, wanted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            extractor(image)
+
+
+def test_out_of_memory_is_not_taken_for_a_refusal(
+    vgg_weights: Path, image: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError
+
+    extractor = build_extractor("vgg", ["relu1_1"], str(vgg_weights))
+    monkeypatch.setattr(vgg, "can_join", lambda *_: True)
+    monkeypatch.setattr(convolutions, "_joined", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        extractor(image)
