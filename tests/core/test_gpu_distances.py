@@ -80,7 +80,7 @@ def gradients(results: tuple[Tensor, ...], anchor: Tensor, **keywords: Any) -> T
 
 # The interpreter is slow: an example is good enough as it is found.
 @settings(
-    max_examples=20,
+    max_examples=12,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
