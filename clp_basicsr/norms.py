@@ -6,6 +6,7 @@ map for every distance. Here the difference is computed again where its gradient
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,8 +118,13 @@ def parts_of_gradient(
     """
     factors = gradients if scale == 1.0 else gradients * scale
     if order == 2:  # where the norm is 0 so is the difference, and their product
-        factors = factors / norms.clamp(min=torch.finfo(norms.dtype).tiny ** 0.5)
+        factors = factors / norms.clamp(min=least_divisor(norms.dtype))
     several = second.dim() > first.dim()
     for each, factor in zip(second, factors) if several else ((second, factors),):
         difference = _difference(first, each, scale, eps)
         yield (difference.detach().sgn() if order == 1 else difference).mul_(factor[..., None, None])
+
+
+def least_divisor(dtype: torch.dtype) -> float:
+    """Return what divides in place of a norm that is smaller: as near to 0 as its square still is a number."""
+    return math.sqrt(torch.finfo(dtype).tiny)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from clp_basicsr.gpu.capability import is_nvidias
 from clp_basicsr.messages import reason
-from clp_basicsr.norms import parts_of_gradient
+from clp_basicsr.norms import least_divisor, parts_of_gradient
 
-_TINY = torch.finfo(torch.float32).tiny ** 0.5
+_TINY = least_divisor(torch.float32)
 _TILE = 2048  # entries of each map that a program holds at a time
 _CHANNELS_OF_TILE = 64
 _PROGRAMS = 2048  # several for each multiprocessor of the largest GPUs

@@ -182,7 +182,7 @@ def test_not_on_the_cpu() -> None:
 
 
 COMPILED = """
-import inspect, sys
+import inspect
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from clp_basicsr.gpu import kernels
