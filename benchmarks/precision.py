@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmarks.gradient_share import crops
 from clp_basicsr import CLPLoss
 from clp_basicsr.bench.baselines import perceptual_loss
+from clp_basicsr.devices import chosen_device
 from clp_basicsr.images import resize_to
 
 _IMAGES = 2
@@ -53,10 +54,10 @@ def losses(model: str, precision: str, device: torch.device) -> Loss:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["vgg", "perceptual", "efficientnet_lite0", "dinov2_base"])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    device = torch.device(options.device)
+    device = chosen_device(options.device)
     gt, lr = (images[:_IMAGES].to(device) for images in crops())
     sr = torch.lerp(resize_to(lr, (gt.shape[-2], gt.shape[-1])), gt, 1 / 3)
     print("| loss | precision | value, difference | gradient, cosine | gradient, length |")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clp_basicsr import arguments
+from clp_basicsr.devices import chosen_device
 from clp_basicsr.distances import DISTANCES
 from clp_basicsr.extractors import FeatureExtractor, build_extractor
 from clp_basicsr.images import as_rgb, check_images
@@ -66,7 +67,7 @@ def clp_pull(
         FileNotFoundError: if the weights cannot be had.
     """
     check_images(sr, target, lr)
-    border, place = _check_crop(crop_border, sr), _device(device)
+    border, place = _check_crop(crop_border, sr), chosen_device(device)
     sr, target, lr = (_placed(each, place) for each in (sr, target, lr))
     loss = _once(
         _loss,
@@ -122,7 +123,7 @@ def feature_distance(
         FileNotFoundError: if the weights cannot be had.
     """
     check_images(sr, target, target)
-    border, place = _check_crop(crop_border, sr), _device(device)
+    border, place = _check_crop(crop_border, sr), chosen_device(device)
     given = arguments.layer_weights(layer_weights)
     layers = None if given is None else list(given)
     network = _once(_extractor, model, layers, weights, place, use_input_norm=use_input_norm, precision=precision)
@@ -161,7 +162,7 @@ def pyiqa_score(
         FileNotFoundError: if the metric's weights cannot be had.
     """
     check_images(sr, sr if target is None else target, sr)
-    border, place = _check_crop(crop_border, sr), _device(device)
+    border, place = _check_crop(crop_border, sr), chosen_device(device)
     with_reference = _pyiqa_settings(metric).get("metric_mode") != "NR"
     if with_reference and target is None:
         raise ValueError(f"Argument `target` must be given: pyiqa's '{metric}' compares with GT.")
@@ -230,20 +231,6 @@ def _pyiqa_settings(metric: str) -> Mapping[str, Any]:
         raise ValueError(not_a_choice("metric", metric, sorted(DEFAULT_CONFIGS)))
     settings: Mapping[str, Any] = DEFAULT_CONFIGS[metric]
     return settings
-
-
-def _device(given: str | None) -> torch.device:
-    if given is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(given)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"Argument `device` must be one of torch's, such as 'cpu' or 'cuda:0', but got {given!r}."
-        ) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"Argument `device` must be 'cpu' or left out: there is no GPU here, but got {given!r}.")
-    return device
 
 
 def _placed(images: Tensor, device: torch.device) -> Tensor:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))  # for `benchmarks`, which is not installed
-if os.environ.get("CLP_TEST_GPU") != "1":  # for hosts/test_gpu.py alone
+if os.environ.get("CLP_TEST_GPU") != "1":  # only the files test_gpu*.py ask for one
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are of the CPU paths; a GPU would change launcher and backend
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported: its kernels run on the CPU then
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: errors of the hub then come at once

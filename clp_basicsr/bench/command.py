@@ -14,7 +14,7 @@ from clp_basicsr import arguments
 from clp_basicsr.bench import profiling, report, scaling, training
 from clp_basicsr.bench.contenders import DEFAULT, Contender, build
 from clp_basicsr.bench.measuring import Call, Spread, peak_bytes, rounds, spread, training_step
-from clp_basicsr.messages import not_a_choice
+from clp_basicsr.devices import chosen_device
 from clp_basicsr.pictures.canvas import check_matplotlib
 from clp_basicsr.pictures.files import make_folder
 
@@ -31,9 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", nargs="+", type=int, default=[128], help="crop sizes in pixels (default: 128)")
     parser.add_argument("--rounds", type=int, default=10, help="rounds in which all take turns (default: 10)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the CPU (default: 1)")
-    parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: cuda where there is a GPU"
-    )
+    parser.add_argument("--device", help="default: cuda where there is a GPU, else cpu")
     parser.add_argument("--step", choices=list(training.NETWORKS), help="a whole training step of this network instead")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--count", action="store_true", help="count arithmetic and memory instead, for any device")
@@ -58,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
         return
     if not options.profile:
         check_matplotlib()
-    device = _device(options.device)
+    options.device = device = chosen_device(options.device, kinds=("cpu", "cuda"))  # clocks and memory are theirs
     torch.set_num_threads(arguments.count("threads", options.threads))
     arguments.count("rounds", options.rounds)
     torch.backends.cudnn.benchmark = True  # as BasicSR's train_pipeline does
@@ -81,14 +79,6 @@ def run(options: argparse.Namespace) -> None:
     name = _name(options)
     report.write_json(options.output / f"{name}.json", about, rows)
     report.plot(options.output / f"{name}.png", rows)
-
-
-def _device(given: str) -> torch.device:
-    there = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    allowed = ["cpu", *["cuda"][: len(there)], *there]
-    if given not in allowed:
-        raise ValueError(not_a_choice("device", given, allowed, " on this machine"))
-    return torch.device(given)
 
 
 def _profile(options: argparse.Namespace, device: torch.device) -> None:
@@ -131,14 +121,14 @@ def _built(names: list[str], device: torch.device) -> list[Contender]:
 
 
 def _losses(contenders: list[Contender], batch: int, size: int, options: argparse.Namespace) -> list[report.Row]:
-    device = torch.device(options.device)
+    device = options.device
     calls = {each.name: training_step(each, batch, size, device) for each in contenders}
     rivals = {each.name: each.rival for each in contenders}
     return _rows(calls, rivals, batch, size, options)
 
 
 def _whole_steps(contenders: list[Contender], batch: int, size: int, options: argparse.Namespace) -> list[report.Row]:
-    device = torch.device(options.device)
+    device = options.device
     network = training.build_network(options.step).to(device)
     calls = training.steps(options.step, network, contenders, batch, size, device)
     return _rows(calls, dict.fromkeys(calls, options.step), batch, size, options)
@@ -147,7 +137,7 @@ def _whole_steps(contenders: list[Contender], batch: int, size: int, options: ar
 def _rows(
     calls: dict[str, Call], rivals: dict[str, str], batch: int, size: int, options: argparse.Namespace
 ) -> list[report.Row]:
-    device = torch.device(options.device)
+    device = options.device
     seconds = rounds(calls, options.rounds, 2, device)
     queued = rounds(calls, options.rounds, 0, device, queued=True) if device.type == "cuda" else {}
     gc.collect()
