@@ -28,6 +28,7 @@ from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.checkpoints import load_resume_state, named_if_a_network_was_never_saved
 from clp_basicsr.hosts.disk import named_if_the_disk_is_full
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
+from clp_basicsr.hosts.forced_options import with_forced
 from clp_basicsr.hosts.gpu import NoGPUError, named_if_it_needs_a_gpu
 from clp_basicsr.hosts.option_file import check_losses, check_sections, read_option_file
 from clp_basicsr.hosts.ranks import alike_on_all_ranks
@@ -46,7 +47,8 @@ def train(arguments: Sequence[str]) -> None:
     Raises:
         FileNotFoundError: if the option file does not exist.
         ImportError: if BasicSR or a package to import is not installed or does not import.
-        OptionFileError: if the option file is no YAML, lacks a section, or misnames the loss.
+        OptionFileError: if the option file is no YAML, lacks a section, or misnames the loss; ``--force_yml``
+            included.
         NoGPUError: if something in the run calls CUDA by name and there is no GPU.
         DamagedCheckpointError: if ``path: resume_state`` asks for a checkpoint that is not whole.
         NotSavedError: if a checkpoint cannot be written, or the disk is full; the earlier ones are left.
@@ -65,7 +67,8 @@ def test(arguments: Sequence[str]) -> None:
     Raises:
         FileNotFoundError: if the option file does not exist.
         ImportError: if BasicSR or a package to import is not installed or does not import.
-        OptionFileError: if the option file is no YAML, lacks a section, or misnames the loss.
+        OptionFileError: if the option file is no YAML, lacks a section, or misnames the loss; ``--force_yml``
+            included.
         NoGPUError: if something in the run calls CUDA by name and there is no GPU.
     """
     _run("basicsr.test", "test_pipeline", arguments)
@@ -78,10 +81,9 @@ def _run(module_name: str, pipeline: str, arguments: Sequence[str]) -> None:
     register()
     import_extensions(extensions)
     if option_file is not None:
-        options = read_option_file(option_file)
+        options = with_forced(option_file, read_option_file(option_file), arguments)
         check_losses(option_file, options, importlib.import_module("basicsr.utils.registry").LOSS_REGISTRY.keys())
-        if "--force_yml" not in arguments:  # it may add what the file lacks
-            check_sections(option_file, options, training=pipeline == "train_pipeline")
+        check_sections(option_file, options, training=pipeline == "train_pipeline")
     module = importlib.import_module(module_name)
     with ExitStack() as stack:
         # BasicSR writes the command line into its copy of the option file.
