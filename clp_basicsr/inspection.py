@@ -62,6 +62,12 @@ class Inspection:
     """Kinds of negatives that only a training run has."""
 
 
+class _Features(NamedTuple):
+    anchor: Tensor
+    positive: Tensor
+    negatives: Tensor
+
+
 class _Numbers(NamedTuple):
     to_target: float
     to_negative: float
@@ -99,9 +105,11 @@ def inspect(
     seen, anchors = network.features(references.images()), network.features(shown)
     views: dict[str, tuple[LayerMaps, _Numbers]] = {}
     at_features: dict[str, Tensor] = {}
+    normaliser = criterion.normaliser(list(loss.layer_weights.values()))
     for layer in list(anchors):
-        parts = references.split(seen.pop(layer))
-        views[layer], at_features[layer] = _view(loss, criterion, layer, anchors.pop(layer), *parts, network)
+        features = _Features(anchors.pop(layer), *references.split(seen.pop(layer)))
+        maps, numbers, at_features[layer] = _view(criterion, features, loss.layer_weights[layer], normaliser)
+        views[layer] = LayerMaps(*(network.crop(each)[0].cpu() for each in maps)), numbers
     gradients = {layer: _at_the_hosts(sr, each, loss) for layer, each in network.gradients(shown, at_features).items()}
     whole = torch.stack(tuple(gradients.values())).sum(0)
     parts_of_loss = [numbers.loss for _, numbers in views.values()]
@@ -126,20 +134,14 @@ def inspect(
 
 
 def _view(
-    loss: CLPLoss,
-    criterion: Criterion,
-    layer: str,
-    anchor: Tensor,
-    positive: Tensor,
-    negatives: Tensor,
-    network: TiledNetwork,
-) -> tuple[tuple[LayerMaps, _Numbers], Tensor]:
-    """Return maps and numbers of a layer, and the gradient of its part of the loss at its features."""
-    weight = loss.layer_weights[layer]
+    criterion: Criterion, features: _Features, weight: float, normaliser: float
+) -> tuple[LayerMaps, _Numbers, Tensor]:
+    """Return maps and numbers of a layer, and the gradient of its part of the loss at SR's features."""
+    anchor, positive, negatives = features
     with torch.enable_grad():
         anchor = anchor.detach().requires_grad_()
         terms = criterion(anchor, positive, negatives, weight)
-        value = terms.loss / criterion.normaliser(list(loss.layer_weights.values()))
+        value = terms.loss / normaliser
         (gradient,) = torch.autograd.grad(value, anchor)
     maps = layer_maps(criterion, anchor.detach(), positive, negatives, weight)
     distance = distance_of(criterion)
@@ -150,8 +152,7 @@ def _view(
         float(terms.push),
         float(value.detach()),
     )
-    cropped = [network.crop(each)[0].cpu() for each in maps]
-    return (LayerMaps(cropped[0], cropped[1], cropped[2], cropped[3]), numbers), gradient
+    return maps, numbers, gradient
 
 
 def _at_the_hosts(sr: Tensor, gradient: Tensor, loss: CLPLoss) -> Tensor:
