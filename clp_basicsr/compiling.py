@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clp_basicsr.criteria import Criterion, Terms
 from clp_basicsr.extractors.base import FeatureExtractor
 from clp_basicsr.gradients import walked_twice
 
 BACKEND = "inductor"
+_numbers = itertools.count()
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
 
@@ -43,20 +45,35 @@ class Functions(NamedTuple):
 EAGER = Functions(run_network, run_network, terms_by_layer)
 
 
-def compiled() -> Functions:
+def compiled(network: nn.Module) -> Functions:
     """Return the functions, to be compiled at their first calls; a second size makes them general for all sizes.
 
     One graph each, or an error: nothing falls back to eager in silence.
     """
+    options = _options(network)
     # SR and the references differ in batch size: in one graph that would pass for a changing size.
-    return Functions(_compiled(run_network), _compiled(run_network), _compiled(terms_by_layer))
+    return Functions(_compiled(run_network, options), _compiled(run_network, options), _compiled(terms_by_layer))
 
 
-def _compiled(function: _Call) -> _Call:
-    # Dynamo counts recompilations by code object. Its own for each loss, or several would share one limit.
+def _options(network: nn.Module) -> dict[str, Any] | None:
+    """Return what Inductor is told.
+
+    For sizes that change it gives up channels last, and from torch 2.14 on the backward pass of a convolution is then
+    compiled anew for each size. Convolutions in groups of several channels are what channels last is slow for.
+    """
+    convolutions = [each for each in network.modules() if isinstance(each, nn.Conv2d)]
+    if BACKEND != "inductor" or any(each.groups > 1 and each.weight.shape[1] > 1 for each in convolutions):
+        return None
+    return {"force_layout_optimization": True}
+
+
+def _compiled(function: _Call, options: dict[str, Any] | None = None) -> _Call:
+    # Dynamo counts recompilations by code object, and by file, line and name it remembers the sizes that it saw: those
+    # of another loss, or of the other pass, would pass for sizes that change. So each function is one of its own.
     original = cast(FunctionType, function)
-    own = FunctionType(original.__code__.replace(), original.__globals__, original.__name__)
-    in_one_graph = torch.compile(own, fullgraph=True, backend=BACKEND)
+    name = f"{original.__name__}_{next(_numbers)}"
+    own = FunctionType(original.__code__.replace(co_name=name), original.__globals__, name)
+    in_one_graph = torch.compile(own, fullgraph=True, backend=BACKEND, options=options)
 
     def call(*arguments: Any) -> Any:
         with walked_twice():

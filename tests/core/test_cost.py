@@ -279,6 +279,47 @@ def test_no_compilation_after_the_second_size(photo_batch: Photos) -> None:
     assert graphs == [3, *[6] * 6]
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_nothing_is_made_general_before_a_size_changes(photo_batch: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for the other pass, whose batch is another, and not for another loss: general code is slower."""
+    given: list[Any] = []
+
+    def backend(graph: Any, inputs: list[Any]) -> Any:
+        given.extend(inputs)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    monkeypatch.setattr(compiling, "BACKEND", backend)
+    for batch, size in ((2, 32), (3, 48)):
+        loss = CLPLoss("random_convs", compile=True)
+        outcome(loss, crop(photo_batch, batch, size))
+    sizes = [each for tensor in given for each in (tensor.shape if isinstance(tensor, Tensor) else [tensor])]
+    assert sizes
+    assert not any(isinstance(each, torch.SymInt) for each in sizes)
+    given.clear()
+    outcome(loss, crop(photo_batch, 3, 64))
+    assert any(isinstance(each, torch.SymInt) for each in given)
+
+
+@pytest.mark.filterwarnings("ignore:weights=.random.")
+@pytest.mark.parametrize(
+    ("network", "forced"), [("random_convs", True), ("torchvision:regnet_y_400mf", False)], ids=str
+)
+def test_inductor_is_told_to_keep_channels_last(
+    network: str, forced: bool, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not where convolutions have groups of several channels."""
+    told: list[Any] = []
+
+    def compile_fx(graph: Any, _: Any, **settings: Any) -> Any:
+        told.append(settings.get("config_patches"))
+        return graph.forward
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", compile_fx)
+    torch._dynamo.reset()
+    outcome(CLPLoss(network, weights="random", compile=True), images)
+    assert [bool(each and each.get("force_layout_optimization")) for each in told] == [forced, forced, False]
+
+
 def test_padding_compiles_for_sizes_that_change() -> None:
     """As transformers use it, whose position embeddings are resized by a factor that depends on it."""
     torch._dynamo.reset()

@@ -209,7 +209,7 @@ ONE_GRAPH_FOR_ALL_SIZES = """
 import torch
 import torch.utils._triton
 
-torch.utils._triton.has_triton = lambda *_: True  # dynamo looks for a GPU before it looks at a kernel
+torch.utils._triton.has_triton = lambda *_, **__: True  # dynamo looks for a GPU before it looks at a kernel
 from clp_basicsr.compiling import terms_by_layer
 from clp_basicsr.criteria.triplet import RelativeTriplet
 from clp_basicsr.distances import DISTANCES
