@@ -144,7 +144,7 @@ def _measure(
     length = _over(_over(positions, parts), rows) * rows
     parts = _over(positions, length)
     new = partial(torch.empty, dtype=torch.float32, device=anchor.device)
-    sums = new((4, pairs, parts, channels))
+    sums = new(4 * pairs * parts * channels)  # one dimension: a graph would be for one part, or for several
     kernels.sums[(pairs, blocks, parts)](
         anchor,
         positive,

@@ -53,7 +53,7 @@ def sums(
     rows: tl.constexpr,
     columns: tl.constexpr,
 ):
-    """Write to ``out`` ``(4, K N, parts, C)`` the sums over a part of the positions.
+    """Write to ``out``, 4 x K N x parts x C numbers, the sums over a part of the positions.
 
     Of SR - GT, SR - negative, GT - negative and GT; programs are ``(K N, blocks of channels, parts)``.
     """

@@ -207,7 +207,9 @@ for kernel, of_maps, of_numbers, floats, more in (
 
 ONE_GRAPH_FOR_ALL_SIZES = """
 import torch
+import torch._functorch.partitioners
 import torch.utils._triton
+from torch._dynamo.backends.common import aot_autograd
 
 torch.utils._triton.has_triton = lambda *_, **__: True  # dynamo looks for a GPU before it looks at a kernel
 from clp_basicsr.compiling import terms_by_layer
@@ -217,17 +219,22 @@ from clp_basicsr.gpu import distances
 
 distances.can_measure = lambda *_: True
 graphs = []
+traced = aot_autograd(
+    fw_compiler=lambda graph, _: graph, partition_fn=torch._functorch.partitioners.min_cut_rematerialization_partition
+)
 
-def nothing(graph, _):
+def nothing(graph, inputs):
     graphs.append(graph)
+    if torch.__version__ >= (2, 11):  # before, this needs a GPU
+        traced(graph, inputs)
     output = next(node for node in graph.graph.nodes if node.op == "output")
     return lambda *_: tuple(node.meta["example_value"].new_zeros(3) for node in output.args[0])
 
 call = torch.compile(terms_by_layer, fullgraph=True, backend=nothing)
 criterion = RelativeTriplet(DISTANCES["l2"])
-for size in (128, 112, 96, 40):
+for size in (128, 112, 96, 40, 8):  # in several parts, and in one
     sr, gt = (torch.zeros(2, 64, size, size).to(memory_format=torch.channels_last) for _ in range(2))
-    call(criterion, {"layer": 1.0}, {"layer": sr.requires_grad_()}, {"layer": (gt, gt[None])})
+    call(criterion, {"layer": 1.0}, {"layer": sr.requires_grad_()}, {"layer": (gt, gt.clone()[None])})
     assert len(graphs) == 1 + (size != 128), size
 """
 
