@@ -8,7 +8,7 @@ from types import FunctionType
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clp_basicsr.criteria import Criterion, Terms
 from clp_basicsr.extractors.base import FeatureExtractor
@@ -45,26 +45,19 @@ class Functions(NamedTuple):
 EAGER = Functions(run_network, run_network, terms_by_layer)
 
 
-def compiled(network: nn.Module) -> Functions:
+def compiled(channels_last: bool) -> Functions:
     """Return the functions, to be compiled at their first calls; a second size makes them general for all sizes.
 
     One graph each, or an error: nothing falls back to eager in silence.
+
+    Args:
+        channels_last: whether the network's maps lie so. For sizes that change Inductor would give that up, and from
+            torch 2.14 on compile the backward pass of a convolution anew for each size.
     """
-    options = _options(network)
+    # Not for others: what it moves to channels last itself, the backward pass takes to be of one size.
+    options = {"force_layout_optimization": True} if channels_last and BACKEND == "inductor" else None
     # SR and the references differ in batch size: in one graph that would pass for a changing size.
     return Functions(_compiled(run_network, options), _compiled(run_network, options), _compiled(terms_by_layer))
-
-
-def _options(network: nn.Module) -> dict[str, Any] | None:
-    """Return what Inductor is told.
-
-    For sizes that change it gives up channels last, and from torch 2.14 on the backward pass of a convolution is then
-    compiled anew for each size. Convolutions in groups of several channels are what channels last is slow for.
-    """
-    convolutions = [each for each in network.modules() if isinstance(each, nn.Conv2d)]
-    if BACKEND != "inductor" or any(each.groups > 1 and each.weight.shape[1] > 1 for each in convolutions):
-        return None
-    return {"force_layout_optimization": True}
 
 
 def _compiled(function: _Call, options: dict[str, Any] | None = None) -> _Call:

@@ -360,7 +360,7 @@ class CLPLoss(BoundModule):
             return EAGER
         make_ready(device)
         if self._compiled is None:
-            self._compiled = compiled(self.extractor)
+            self._compiled = compiled(self.extractor.prefers_channels_last(device))
         return self._compiled
 
     def _check_that_images_stand_alone(self) -> None:
