@@ -33,7 +33,8 @@ VALUES = ["7", "0.5", "!!float 1e-3", "~", "None", "true", "False", "[1, 2]", "[
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)  # what is not refused begins to train
     path = tmp_path / "options.yml"
     path.write_text(yaml.safe_dump(OPTIONS))
     return path
