@@ -21,6 +21,7 @@ from clp_basicsr.extractors.base import (
     freeze,
 )
 from clp_basicsr.extractors.dino_models import DEFAULT_LAYER_WEIGHTS, DINO_MODELS
+from clp_basicsr.extractors.patches import multiply_patches
 from clp_basicsr.extractors.positions import remember_positions
 from clp_basicsr.extractors.recomputing import recompute_blocks
 from clp_basicsr.extractors.weights import RANDOM, folder_at, hugging_face_cache, seeded_initialisation
@@ -78,8 +79,7 @@ class HuggingFaceBackbone(FeatureExtractor):
         mean, std = _statistics(name, source) if weights != RANDOM else (IMAGENET_MEAN, IMAGENET_STD)
         super().__init__(name, chosen, default, minimum_size=smallest, mean=mean, std=std, **options)
         self.multiple = multiple
-        self.network: Any = freeze(_network(name, source, config, weights))
-        remember_positions(self.network)
+        self.network: Any = _frozen(_network(name, source, config, weights))
         self.recomputes = False
         self.can_hold_half_weights = config.model_type in _DINO_TYPES  # others may leave autocast for some layers
 
@@ -104,13 +104,18 @@ class HuggingFaceBackbone(FeatureExtractor):
         network_class, config, tensors = state.pop("_parts")
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         with seeded_initialisation():
-            self.network = freeze(network_class(config))
-        remember_positions(self.network)
+            self.network = _frozen(network_class(config))
         if self.recomputes:
             recompute_blocks(self.network)
         for name, tensor in tensors.items():
             owner, _, leaf = name.rpartition(".")
             setattr(self.network.get_submodule(owner), leaf, tensor)
+
+
+def _frozen(network: nn.Module) -> nn.Module:
+    multiply_patches(freeze(network))
+    remember_positions(network)
+    return network
 
 
 def _source(name: str, weights: str | None) -> str:

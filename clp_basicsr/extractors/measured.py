@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from clp_basicsr.extractors.base import FeatureExtractor
+from clp_basicsr.extractors.patches import multiply_patches
 from clp_basicsr.images import reflect_pad_to_multiple
 
 _SHORT, _LONG = 448, 896  # whole patches of 14 as well as of 16, and whole positions up to a stride of 64
@@ -69,7 +70,7 @@ class MeasuredExtractor(FeatureExtractor):
         )
         self.sizes = sizes
         self.outputs = dict(outputs)
-        self.network = network
+        self.network = multiply_patches(network)
 
     def extract(self, images: Tensor) -> dict[str, Tensor]:
         """Return the chosen layers' maps of normalised images ``(N, 3, H, W)``."""
