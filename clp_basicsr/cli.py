@@ -9,14 +9,22 @@ from collections.abc import Sequence
 from clp_basicsr import __version__
 from clp_basicsr.bench import command as bench
 from clp_basicsr.demo.options import ITERATIONS
-from clp_basicsr.hosts.checkpoints import DamagedCheckpointError
+from clp_basicsr.hosts.checkpoints import DamagedCheckpointError, UntrustedCheckpointError
 from clp_basicsr.hosts.disk import NotSavedError
 from clp_basicsr.hosts.gpu import NoGPUError
 from clp_basicsr.hosts.option_file import OptionFileError
 from clp_basicsr.pictures import command as inspect
 from clp_basicsr.pictures import plot
 
-_MENDABLE = (ImportError, FileNotFoundError, NoGPUError, DamagedCheckpointError, NotSavedError, OptionFileError)
+_MENDABLE = (
+    ImportError,
+    FileNotFoundError,
+    NoGPUError,
+    DamagedCheckpointError,
+    UntrustedCheckpointError,
+    NotSavedError,
+    OptionFileError,
+)
 _BASICSRS_FLAGS = ("train", "test")
 _COMMANDS = {"inspect": inspect.run, "plot": plot.run, "bench": bench.run}
 

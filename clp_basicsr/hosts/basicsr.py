@@ -5,10 +5,9 @@ BasicSR's classes are touched from outside, so that any subclass is covered, imp
 - `BaseModel.__init__` remembers each model (weakly), so that a loss finds the model that holds it and
   with it the LR batch `lq`; `BaseModel.reduce_loss_dict` gets the loss's numbers beside BasicSR's own,
   so that they are reduced, printed and sent to TensorBoard as these are (`serving`).
-- `BaseModel.validation` draws pictures where the options ask for them (`basicsr_panels`); `BaseModel.__init__` tries
-  the metrics that it asks for (`metrics_rehearsal`).
-- `SRModel.get_current_visuals` keeps what a metric needs (`basicsr_metrics`), `SRModel.feed_data` a batch's
-  own negatives (`basicsr_dataset`).
+- `validation`, of any class, draws pictures where the options ask for them (`basicsr_panels`), and `feed_data` keeps a
+  batch's own negatives (`fed_batches`); `BaseModel.__init__` tries the metrics of a validation (`metrics_rehearsal`).
+- `SRModel.get_current_visuals` keeps what a metric needs (`basicsr_metrics`).
 - `MessageLogger.__call__` sends the layers' numbers when it logs (`message_logger`).
 """
 
@@ -21,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clp_basicsr.hosts import basicsr_metrics, basicsr_panels, message_logger, metrics_rehearsal
+from clp_basicsr.hosts import basicsr_metrics, basicsr_panels, fed_batches, message_logger, metrics_rehearsal
 from clp_basicsr.hosts.holders import HeldLoss
 from clp_basicsr.hosts.import_hook import provide_if_missing, when_imported
 from clp_basicsr.hosts.serving import register_losses, serve_models
@@ -113,6 +112,7 @@ def _attach(base_model_module: ModuleType) -> None:
     serve_models(base_model_module.BaseModel, [CLPLoss.__name__], _warn)
     basicsr_panels.attach(base_model_module.BaseModel, _warn)
     if _has_registries():
+        fed_batches.attach(base_model_module.BaseModel)
         metrics_rehearsal.attach(base_model_module.BaseModel, _warn)
 
 
@@ -122,10 +122,8 @@ def _register_dataset(_: ModuleType) -> None:
 
 
 def _attach_to_sr_model(sr_model_module: ModuleType) -> None:
-    if not _has_registries():
-        return
-    basicsr_metrics.keep_shown(sr_model_module)
-    importlib.import_module(_DATASET_MODULE).keep_negatives(sr_model_module)
+    if _has_registries():
+        basicsr_metrics.keep_shown(sr_model_module)
 
 
 def _has_registries() -> bool:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import functools
 import random
-import weakref
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -39,7 +36,7 @@ class PairedNegativeDataset(PairedImageDataset):  # type: ignore[misc]
                 f"disk`, but got {folders!r} and {opt['io_backend']['type']!r}."
             )
         self.several = isinstance(folders, (list, tuple))
-        self.neg_folders = [Path(folder) for folder in (folders if self.several else [folders])]
+        self.neg_folders = [Path(folder).expanduser() for folder in (folders if self.several else [folders])]
         for folder in self.neg_folders:
             missing = [name for name in map(self._name, range(len(self))) if not (folder / name).is_file()]
             if missing:
@@ -72,26 +69,3 @@ class PairedNegativeDataset(PairedImageDataset):  # type: ignore[misc]
                 "negative here)."
             ) from error
         return images["gt"]
-
-
-def keep_negatives(sr_model_module: ModuleType) -> None:
-    """Let SRModel and what inherits its ``feed_data`` keep the batch's ``neg``, on their device."""
-    original = sr_model_module.SRModel.feed_data
-    if getattr(original, "_clp_keeps_negatives", False):
-        return
-
-    @functools.wraps(original)
-    def feed_data(self: Any, data: dict[str, Any], *more: Any, **named: Any) -> None:
-        original(self, data, *more, **named)
-        fed = vars(self).pop("_clp_fed_gt", None)
-        if "gt" in data:
-            self._clp_fed_gt = weakref.ref(self.gt)
-        elif fed is not None and getattr(self, "gt", None) is fed():
-            self.__dict__.pop(
-                "gt", None
-            )  # of the last training step: a validation without GT would be compared with it
-        if "neg" in data:
-            self.neg = data["neg"].to(self.device)
-
-    feed_data._clp_keeps_negatives = True  # type: ignore[attr-defined]
-    sr_model_module.SRModel.feed_data = feed_data

@@ -51,6 +51,7 @@ def train(arguments: Sequence[str]) -> None:
             included.
         NoGPUError: if something in the run calls CUDA by name and there is no GPU.
         DamagedCheckpointError: if ``path: resume_state`` asks for a checkpoint that is not whole.
+        UntrustedCheckpointError: if the checkpoint to go on from holds more than torch reads unasked.
         NotSavedError: if a checkpoint cannot be written, or the disk is full; the earlier ones are left.
         RuntimeError: if the processes of a distributed run would resume from different states.
     """

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clp_basicsr import metrics
 from clp_basicsr.arguments import choice
+from clp_basicsr.hosts.clips import without_mirror
 from clp_basicsr.messages import did_you_mean
 
 Image = NDArray[Any]
@@ -152,10 +153,7 @@ def keep_shown(sr_model_module: ModuleType) -> None:
     def get_current_visuals(self: Any) -> Any:
         global _shown
         visuals = original(self)
-        lr, sr = visuals["lq"], visuals["result"]
-        # VideoRecurrentModel appends the clip in reverse to `lq` itself.
-        flipped = lr.dim() == 5 and self.opt.get("val", {}).get("flip_seq", False)
-        _shown = (lr[:, : lr.shape[1] // 2] if flipped else lr), sr
+        _shown = without_mirror(self, visuals["lq"]), visuals["result"]
         return visuals
 
     get_current_visuals._clp_keeps_shown = True  # type: ignore[attr-defined]
@@ -188,8 +186,8 @@ def _shown_frames() -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _eight_bit(images: Tensor) -> Tensor:
-    """Round as BasicSR's tensor2img."""
-    return (images.detach().cpu().float().clamp(0, 1) * 255).round()
+    """Round as BasicSR's tensor2img, which makes 0 of NaN."""
+    return (images.detach().cpu().float().clamp(0, 1).nan_to_num(0) * 255).round()
 
 
 def _ground_truth(name: str, img2: Image | None, input_order: str) -> Tensor:

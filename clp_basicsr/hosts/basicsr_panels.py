@@ -13,8 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from clp_basicsr import arguments
+from clp_basicsr.hosts.clips import without_mirror
 from clp_basicsr.hosts.early_checks import check_options
 from clp_basicsr.hosts.holders import held_losses
+from clp_basicsr.hosts.overrides import wrap_overrides
 from clp_basicsr.inspection import inspect
 from clp_basicsr.messages import reason
 from clp_basicsr.pictures.canvas import check_matplotlib, pixels
@@ -30,10 +32,11 @@ def attach(base_model: Any, warn: Warn) -> None:
         base_model: BasicSR's ``BaseModel``.
         warn: says in the run's log what keeps panels from being drawn.
     """
-    if getattr(base_model.validation, "_clp_draws", False):
+    if getattr(base_model, "_clp_draws", False):
         return
     check_options(base_model, _check)
-    base_model.validation = _drawing(base_model.validation, warn)
+    wrap_overrides(base_model, "validation", functools.partial(_drawing, warn=warn))
+    base_model._clp_draws = True
 
 
 def _check(opt: Mapping[str, Any]) -> None:
@@ -42,17 +45,20 @@ def _check(opt: Mapping[str, Any]) -> None:
 
 
 def _drawing(original: Any, warn: Warn) -> Any:
-    @functools.wraps(original)
     def validation(self: Any, dataloader: Any, current_iter: Any, tb_logger: Any, *more: Any, **named: Any) -> Any:
         def as_it_is() -> Any:
             return original(self, dataloader, current_iter, tb_logger, *more, **named)
 
         count = _wanted(self.opt)
-        if not count or self.opt.get("rank", 0) != 0 or not _possible(self, tb_logger, warn):
+        if not count or self.opt.get("rank", 0) != 0 or _is_drawing(self) or not _possible(self, tb_logger, warn):
             return as_it_is()
         folder = f"clp_panels/{dataloader.dataset.opt['name']}"
 
-        def send(place: int, visuals: Mapping[str, Tensor]) -> None:
+        shown: list[int] = []
+
+        def send(visuals: Mapping[str, Tensor]) -> None:
+            place = len(shown)
+            shown.append(place)
             if place >= count:
                 return
             try:
@@ -63,22 +69,26 @@ def _drawing(original: Any, warn: Warn) -> Any:
         plain = self.get_current_visuals
         self.get_current_visuals = _sending(plain, send)
         try:
-            return as_it_is()
+            result = as_it_is()
         finally:
             del self.get_current_visuals
+        if not shown:
+            what = f"the validation of {type(self).__name__} asks for no image (get_current_visuals)"
+            _say_once(self, warn, f"`val: clp_panels` draws nothing: {what}")
+        return result
 
-    validation._clp_draws = True  # type: ignore[attr-defined]
     return validation
 
 
-def _sending(plain: Callable[[], Mapping[str, Tensor]], send: Callable[[int, Mapping[str, Tensor]], None]) -> Any:
-    shown = 0
+def _is_drawing(model: Any) -> bool:
+    """Say whether this validation was called by one of a class that inherits from this one's."""
+    return "get_current_visuals" in vars(model)
 
+
+def _sending(plain: Callable[[], Mapping[str, Tensor]], send: Callable[[Mapping[str, Tensor]], None]) -> Any:
     def get_current_visuals() -> Mapping[str, Tensor]:
-        nonlocal shown
         visuals = plain()
-        send(shown, visuals)
-        shown += 1
+        send(visuals)
         return visuals
 
     return get_current_visuals
@@ -89,15 +99,15 @@ def _send(model: Any, tb_logger: Any, tag: str, visuals: Mapping[str, Tensor], i
         return  # a data set without GT has no distances to draw
     losses = held_losses(model)
     for name, loss in losses.items():
-        images = (each.to(loss.extractor.mean.device) for each in _one_frame(visuals))
+        images = (each.to(loss.extractor.mean.device) for each in _one_frame(model, visuals))
         title = f"{tag.removeprefix('clp_panels/')}, iteration {iteration}"
         sheet = pixels(draw_sheet(inspect(loss, *images), title))
         tb_logger.add_image(f"{tag}/{name}" if len(losses) > 1 else tag, sheet, iteration, dataformats="HWC")
 
 
-def _one_frame(visuals: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _one_frame(model: Any, visuals: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Return SR, GT and LR ``(1, C, H, W)`` of the image, or of a clip's first frame, or its centre where SR is one."""
-    sr, gt, lr = (visuals[key] for key in ("result", "gt", "lq"))
+    sr, gt, lr = visuals["result"], visuals["gt"], without_mirror(model, visuals["lq"])
     if sr.dim() == 5:
         sr, gt, lr = (each[:, 0] for each in (sr, gt, lr))
     elif lr.dim() == 5:

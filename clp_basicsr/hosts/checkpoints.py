@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -14,12 +16,18 @@ import torch
 from clp_basicsr.hosts.whole_files import remove_unfinished
 from clp_basicsr.messages import reason
 
+_NUMBER = re.compile(r"_(\d+|latest)\.pth$")
+
 Options = dict[str, Any]
 State = dict[str, Any]
 
 
 class DamagedCheckpointError(RuntimeError):
     """A file of a checkpoint is missing, or cannot be read as it was written."""
+
+
+class UntrustedCheckpointError(RuntimeError):
+    """A checkpoint is whole, but holds what torch does not read without being told that it may."""
 
 
 def load_resume_state(opt: Options) -> State | None:
@@ -30,6 +38,7 @@ def load_resume_state(opt: Options) -> State | None:
 
     Raises:
         DamagedCheckpointError: if ``path: resume_state`` asks for a checkpoint that is not whole.
+        UntrustedCheckpointError: if the newest that is whole, or the one asked for, holds more than torch reads.
         FileNotFoundError: if it asks for one that is not there.
     """
     from basicsr.utils import check_resume
@@ -105,7 +114,8 @@ def _networks(opt: Mapping[str, Any], iteration: int) -> list[Path]:
     those of which nothing was ever saved are left out.
     """
     folder = Path(opt["path"]["models"])
-    return [folder / f"net_{label}_{iteration}.pth" for label in _labels(opt) if any(folder.glob(f"net_{label}_*.pth"))]
+    saved = {_NUMBER.sub("", file.name) for file in folder.glob("net_*.pth")}
+    return [folder / f"net_{label}_{iteration}.pth" for label in _labels(opt) if f"net_{label}" in saved]
 
 
 def _labels(opt: Mapping[str, Any]) -> list[str]:
@@ -121,7 +131,12 @@ def _read(path: Path) -> Any:
                 changed = archive.testzip()
             if changed is None:
                 file.seek(0)
-                return torch.load(file, map_location="cpu", weights_only=True)
+                return torch.load(file, map_location="cpu")  # as BasicSR: weights only, but for torch's own variable
+        except pickle.UnpicklingError as error:  # the checksums are right: it was written so
+            raise UntrustedCheckpointError(
+                f"'{path}' is whole, but holds objects that torch does not read: {reason(error)} If you trust the "
+                "file, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for this run."
+            ) from error
         except Exception as error:  # of many types, depending on where the damage is
             raise DamagedCheckpointError(f"'{path}' is cut off or damaged ({reason(error)})") from error
     raise DamagedCheckpointError(f"'{path}' is damaged (checksum of '{changed}')")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from clp_basicsr import loss
 
+_NETWORK = "net_"  # what hosts call their networks: they hold no loss, and walking their hundreds of modules costs time
 _models: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -101,19 +102,22 @@ def log_entries(model: Any) -> dict[str, Tensor]:
 
 
 def held_losses(model: Any) -> dict[str, loss.CLPLoss]:
-    """Return the losses a model holds, by attribute: directly, in containers, or in composed losses."""
+    """Return the losses a model holds, each once, by attribute: directly, in containers, or in composed losses."""
     found: dict[str, loss.CLPLoss] = {}
     for name, value in vars(model).items():
-        held = [module for module in _modules(value) if isinstance(module, loss.CLPLoss)]
-        found |= {name if len(held) == 1 else f"{name}_{index}": each for index, each in enumerate(held)}
+        if name.startswith(_NETWORK):
+            continue
+        known = {id(each) for each in found.values()}
+        losses = {
+            id(each): each for each in _modules(value) if isinstance(each, loss.CLPLoss) and id(each) not in known
+        }
+        found |= {name if len(losses) == 1 else f"{name}_{index}": each for index, each in enumerate(losses.values())}
     return found
 
 
 def _modules(value: Any) -> Iterator[nn.Module]:
     if isinstance(value, nn.Module):
-        # A network in training holds no loss, and walking its hundreds of modules costs time.
-        if not any(parameter.requires_grad for parameter in value.parameters()):
-            yield from value.modules()
+        yield from value.modules()
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _modules(item)

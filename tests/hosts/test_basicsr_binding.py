@@ -195,6 +195,20 @@ def test_two_losses_in_one_attribute(
     assert len({name for name in step_log(model) if name.startswith("clp_pull")}) == 2
 
 
+def test_a_loss_that_is_held_twice_counts_once(model: SRModel, batch: dict[str, Tensor]) -> None:
+    model.criteria = [model.cri_pix, model.cri_perceptual, model.cri_perceptual]
+    assert {name for name in step(model, batch) if name.startswith("clp_pull")} == {"clp_pull"}
+
+
+def test_in_a_loss_that_learns_something(model: SRModel, batch: dict[str, Tensor], records: Records) -> None:
+    """As losses that are weighted by their uncertainty."""
+    wrapper = Composed(model.cri_perceptual)
+    wrapper.scale = nn.Parameter(torch.ones(()))
+    model.cri_perceptual = wrapper
+    assert "clp_pull" in step(model, batch)
+    assert torch.equal(records.calls[-1].lr, batch["lq"])
+
+
 def test_an_output_of_a_validation_is_nothing_to_compare_with(model: SRModel, batch: dict[str, Tensor]) -> None:
     model.feed_data(batch)
     model.output = torch.zeros(1, 3, 200, 200)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from basicsr.utils import check_resume
 
-from clp_basicsr.hosts.checkpoints import DamagedCheckpointError, load_resume_state
+from clp_basicsr.hosts.checkpoints import DamagedCheckpointError, UntrustedCheckpointError, load_resume_state
 from hosts.options import Options, train_options
 from hosts.records import log_entries, log_text
 from hosts.runs import train
@@ -138,6 +139,27 @@ def test_networks_that_a_resume_does_not_load_may_be_damaged(experiment: Path) -
 
 def test_a_network_that_the_model_never_saves_is_not_missed(experiment: Path) -> None:
     assert resumed_from({**opt_of(experiment), "network_teacher": {}}) == 3
+
+
+def test_nor_one_whose_name_begins_that_of_another(experiment: Path) -> None:
+    shutil.copy(experiment / "models" / "net_d_3.pth", experiment / "models" / "net_e_local_3.pth")
+    assert resumed_from({**opt_of(experiment), "network_e": {}, "network_e_local": {}}) == 3
+
+
+@pytest.mark.parametrize("auto_resume", [False, True])
+def test_a_whole_state_that_torch_does_not_trust_is_not_skipped(
+    auto_resume: bool, experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is not begun anew; torch's own variable lets it go on, as with BasicSR alone."""
+    path = experiment / "training_states" / "3.state"
+    torch.save({**torch.load(path, weights_only=True), "numpy": np.random.RandomState(0).get_state()}, path)
+    opt = opt_of(experiment, auto_resume=auto_resume, resume_state=None if auto_resume else str(path))
+    with pytest.raises(
+        UntrustedCheckpointError, match=r"3\.state' is whole, but .* TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
+    ):
+        load_resume_state(opt)
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    assert resumed_from(opt) == 3
 
 
 @pytest.mark.parametrize("auto_resume", [False, True])

@@ -139,6 +139,14 @@ def test_lr_of_the_image_that_is_shown(pairs: Path) -> None:
         calculate_clp_pull(sr, gt, **LITE)
 
 
+def test_an_output_that_is_not_a_number_is_black(pairs: Path) -> None:
+    """As BasicSR's images of it are: a run that diverges goes on to its next log line."""
+    gt, lr = photo(pairs, "coffee")
+    shown(rgb(lr), torch.full((1, 3, *gt.shape[:2]), torch.nan))
+    black = np.zeros_like(gt)
+    assert calculate_clp_pull(black, gt, **LITE) == calculate_clp_pull(black, gt, lq=lr, **LITE)
+
+
 @pytest.mark.parametrize("flip_seq", [False, True])
 def test_lr_of_each_frame_of_a_clip(flip_seq: bool, pairs: Path) -> None:
     photos = [photo(pairs, name) for name in ("coffee", "rocket", "chelsea")]

@@ -1,5 +1,7 @@
 """Negatives that only a host can bring: files beside the pairs, and earlier states of the network."""
 
+import importlib
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 
 from hosts.options import PERCEPTUAL, Options, train_options
 from hosts.records import CLP_KEYS, Records, log_entries
-from hosts.runs import isolated, train
+from hosts.runs import isolated, python, succeeded, train
 
 
 @pytest.fixture
@@ -68,6 +70,22 @@ def test_the_pairs_are_those_of_the_plain_data_set(triples: Path, tmp_path: Path
 def test_data_set_without_its_files(neg: str | None, said: str, triples: Path, tmp_path: Path) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         train(tmp_path, with_files(triples, neg))
+
+
+def test_files_below_the_home_folder(triples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As BasicSR takes `dataroot_gt` and `dataroot_lq`."""
+    monkeypatch.setenv("HOME", str(triples))
+    options = with_files(triples, "~/neg", total_iter=1)
+    options["datasets"]["train"] |= {"dataroot_gt": "~/gt", "dataroot_lq": "~/lq"}
+    train(tmp_path, options)
+
+
+def test_data_set_in_a_process_that_has_nothing_but_it(tmp_path: Path) -> None:
+    """As a worker under torchrun, which is spawned and begins by unpickling the data set's class."""
+    module = "clp_basicsr.hosts.basicsr_dataset"
+    pickled = pickle.dumps(importlib.import_module(module).PairedNegativeDataset)
+    code = f"import pickle; print(pickle.loads({pickled!r}).__module__)"
+    assert succeeded(python("-c", code, folder=tmp_path)).strip() == module
 
 
 def test_files_of_another_size_than_gt(triples: Path, tmp_path: Path) -> None:

@@ -174,6 +174,65 @@ def test_a_panel_that_cannot_be_drawn_is_said_once_and_ends_nothing() -> None:
     assert "same shape" in line
 
 
+def validate(model: Any, sent: Sent) -> Any:
+    return model.validation(SimpleNamespace(dataset=SimpleNamespace(opt={"name": "x"})), 7, sent)
+
+
+def images_of_one_size() -> dict[str, torch.Tensor]:
+    return {"lq": still(1, 3, 8, 8), "result": still(1, 3, 16, 16), "gt": still(1, 3, 16, 16)}
+
+
+def new_host(said: list[str]) -> Any:
+    host = type("AHost", (Host,), {"validation": Host.validation, "__init__": Host.__init__})
+    basicsr_panels.attach(host, said.append)
+    return host
+
+
+@pytest.mark.parametrize("calls_its_parents", [False, True])
+def test_a_model_with_a_validation_of_its_own(calls_its_parents: bool) -> None:
+    """As HiFaceGANModel; each image is drawn once."""
+    said: list[str] = []
+
+    class Child(new_host(said)):  # type: ignore[misc]
+        def validation(self, *arguments: Any) -> Any:
+            return super().validation(*arguments) if calls_its_parents else [self.get_current_visuals(), "done"][1]
+
+    model, sent = Child({"val": {"clp_panels": 3}}), Sent()
+    model.visuals = images_of_one_size()
+    assert validate(model, sent) == "done"
+    assert sent == ["clp_panels/x/000"]
+    assert not said
+
+
+def test_a_validation_that_shows_no_image_is_said_once() -> None:
+    """As GFPGANModel's."""
+    said: list[str] = []
+
+    class Child(new_host(said)):  # type: ignore[misc]
+        def validation(self, *_: Any) -> None: ...
+
+    model, sent = Child({"val": {"clp_panels": 3}}), Sent()
+    for _ in range(2):
+        validate(model, sent)
+    assert sent == []
+    assert said == ["`val: clp_panels` draws nothing: the validation of Child asks for no image (get_current_visuals)."]
+
+
+def test_a_mirrored_clip_is_shown_by_its_centre(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VideoRecurrentModel appends the clip in reverse for `flip_seq`."""
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(basicsr_panels, "inspect", lambda _loss, _sr, _gt, lr: seen.append(lr))
+    monkeypatch.setattr(basicsr_panels, "draw_sheet", lambda *_: None)
+    monkeypatch.setattr(basicsr_panels, "pixels", lambda *_: np.zeros((1, 1, 3)))
+    clip = torch.arange(5.0).view(1, 5, 1, 1, 1).expand(1, 5, 3, 8, 8)
+    for flip_seq in (False, True):
+        model = new_host([])({"val": {"clp_panels": 1, "flip_seq": flip_seq}})
+        lr = torch.cat([clip, clip.flip(1)], 1) if flip_seq else clip
+        model.visuals = {"lq": lr, "result": still(1, 3, 16, 16), "gt": still(1, 3, 16, 16)}
+        validate(model, Sent())
+    assert [each.unique().tolist() for each in seen] == [[2.0], [2.0]]
+
+
 def test_clips(validated: Any) -> None:
     clip = {"lq": still(1, 6, 3, 8, 8), "result": still(1, 3, 3, 16, 16), "gt": still(1, 3, 3, 16, 16)}
     assert validated(clip) == ["clp_panels/x/000"]

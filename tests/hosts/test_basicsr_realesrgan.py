@@ -53,3 +53,22 @@ def test_positive_is_the_gt_that_the_options_ask_for(
 def sharpened(images: Tensor) -> Tensor:
     each = [usm_sharp(image.permute(1, 2, 0).numpy()) for image in images]
     return torch.from_numpy(np.stack(each)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.usefixtures("on_cpu")
+@pytest.mark.parametrize("model_type", ["RealESRGANModel", "RealESRNetModel"])
+def test_fine_tuning_with_pairs(model_type: str, pairs: Path, tmp_path: Path, records: Records) -> None:
+    """They have a `feed_data` of their own: it keeps the data set's negatives, and no GT for a batch without."""
+    options = realesrgan_options(pairs, model_type, usm=True)
+    options["high_order_degradation"] = False
+    options["train"]["perceptual_opt"]["negatives"] = ["lr", "files"]
+    gt, lr, neg = (torch.rand(1, 3, size, size) for size in (64, 16, 64))
+    with isolated(tmp_path):
+        model = build_model({**options, "is_train": True, "dist": False, "rank": 0, "world_size": 1})
+    model.feed_data({"gt": gt, "lq": lr, "neg": neg})
+    model.optimize_parameters(1)
+    assert len(records.calls) == 1
+    assert torch.equal(model.neg, neg)
+    assert "gt" in model.get_current_visuals() or not hasattr(model, "output")
+    model.feed_data({"lq": lr})
+    assert not hasattr(model, "gt")
