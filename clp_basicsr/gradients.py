@@ -22,7 +22,7 @@ def squared_norms(value: Tensor, sr: Tensor, target: Tensor, model: Any | None) 
         target: GT of the same shape.
         model: the host's model; its ``cri_pix`` is the pixel loss, L1 where there is none.
     """
-    with walked_twice():
+    with walked_twice(), torch.autocast(value.device.type, enabled=False):  # a host's is for its own network
         (own,) = torch.autograd.grad(value, sr, retain_graph=True)
     return torch.stack((squared_norm_of_pixel_loss(sr, target, model), own.float().square().sum()))
 

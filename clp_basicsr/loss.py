@@ -257,7 +257,11 @@ class CLPLoss(BoundModule):
             total = torch.stack([term.loss for term in terms]).sum()
             return total / self.criterion.normaliser(list(self.layer_weights.values()))
 
-        value = value_of(sr, slice(None), 1.0) if self.chunk is None else evaluate_in_parts(sr, self.chunk, value_of)
+        # A host's autocast would reach the backward passes that `chunk` walks and `compile` traces in here.
+        with torch.autocast(sr.device.type, enabled=False):
+            value = (
+                value_of(sr, slice(None), 1.0) if self.chunk is None else evaluate_in_parts(sr, self.chunk, value_of)
+            )
         self.summary = self._summarise(merged(parts))
         self._evaluated = True
         return value

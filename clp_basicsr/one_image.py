@@ -52,5 +52,5 @@ def alone(loss: CLPLoss, target: Tensor, lr: Tensor, given_lr: Tensor) -> Alone:
     if isinstance(criterion, BatchRatio) and isinstance(weights, tuple) and left_out:
         before = sum(len(each) for each in drawn[: there.index(False)])
         kept = weights[:before] + weights[len(weights) - (len(negatives) - before) :]
-        criterion = replace(criterion, over_negatives=kept or "mean")
+        criterion = replace(criterion, over_negatives=kept if any(kept) else "mean")
     return Alone(negatives or loss.draw_negatives(target, lr, given_lr, [SOURCES["lr"]()]), criterion, left_out)

@@ -2,7 +2,9 @@
 
 An image is cut into tiles that overlap; of each tile's feature maps only the core is kept, and the
 cores make up the maps of the whole. Convolutions give what one pass would give, as far as the
-overlap covers what a position sees; a transformer sees each tile alone.
+overlap covers what a position sees, and where the image has whole positions alone: at the right and
+lower edge it is reflected to them, where one pass may drop the pixels that are left over. A
+transformer sees each tile alone.
 """
 
 from __future__ import annotations

@@ -62,6 +62,37 @@ def test_a_contender_that_is_not_installed_is_left_out_in_the_open(
     assert "lpips is left out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["lpips"], "must name at least one that can be measured, but got ['lpips']"),
+        (["vgg:compile", "--count"], "must name at least one"),
+        (["lpips", "--profile"], "must name at least one"),
+    ],
+)
+def test_nothing_is_left(
+    flags: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    assert main(["bench", "--output", str(tmp_path / "bench"), "--contenders", *flags]) == 1
+    assert said in capsys.readouterr().err
+
+
+@needs_basicsr
+@pytest.mark.parametrize("contender", ["perceptual", "three_pass:vgg", "vgg"])
+@pytest.mark.parametrize("mode", [[], ["--count"]])
+def test_crops_too_small_for_vgg(
+    contender: str, mode: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--size", "8", "--rounds", "1", "--output", str(tmp_path), *mode]
+    assert main(["bench", "--contenders", contender, *flags]) == 1
+    assert "must be at least 16x16 pixels for `" in capsys.readouterr().err
+
+
 def test_channels_last_is_the_layout_of_the_weights() -> None:
     for name in ("random_convs:channels_last", "random_convs:bfloat16:channels_last"):
         kernel = build(name, CPU).network.get_buffer("extractor.network.conv1.weight")
@@ -92,6 +123,8 @@ def test_networks_of_packages_are_contenders(tmp_path: Path, capsys: pytest.Capt
         (["--output", "file"], "Flag `--output` must name a folder, or a place where one can be made, but got 'file'"),
         (["--output", "file/bench", "--count"], "must name a folder"),
         (["--step", "srvgg", "--profile"], "Flag `--step` must stand alone or beside `--count`"),
+        (["--step", "srvgg", "--size", "32", "50"], "Argument `size` must be a multiple of 4 with `--step`"),
+        (["--step", "srvgg", "--size", "50", "--count"], "but got [50]"),
     ],
 )
 def test_flags_that_cannot_be_meant(

@@ -24,13 +24,13 @@ Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 def perceptual_loss() -> tuple[nn.Module, Step]:
     """BasicSR's own PerceptualLoss with the default layers of ``vgg``; its VGG19 is not downloaded."""
     network = _basicsr_loss()
-    return network, lambda sr, target, lr: network(sr, target)[0]
+    return network, _of_16_pixels("perceptual", lambda sr, target, lr: network(sr, target)[0])
 
 
 def three_pass_vgg() -> tuple[nn.Module, Step]:
     """The original formula on BasicSR's VGG19: three passes, and torch's triplet loss on each layer."""
     network = _basicsr_loss().vgg
-    return network, _three_passes(network, VGG_LAYERS)
+    return network, _of_16_pixels("three_pass:vgg", _three_passes(network, VGG_LAYERS))
 
 
 def three_pass_dinov2(name: str) -> tuple[nn.Module, Step]:
@@ -60,7 +60,20 @@ def lpips_vgg() -> tuple[nn.Module, Step]:
         .LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
         .requires_grad_(False)
     )
-    return network, lambda sr, target, lr: network(sr, target, normalize=True).mean()
+    return network, _of_16_pixels("lpips", lambda sr, target, lr: network(sr, target, normalize=True).mean())
+
+
+def _of_16_pixels(name: str, step: Step) -> Step:
+    """Say what is wrong with crops that VGG's four poolings leave nothing of."""
+
+    def checked(sr: Tensor, target: Tensor, lr: Tensor) -> Tensor:
+        if min(sr.shape[-2:]) < 16:
+            raise ValueError(
+                f"Crops must be at least 16x16 pixels for `{name}`, but got {sr.shape[-2]}x{sr.shape[-1]}."
+            )
+        return step(sr, target, lr)
+
+    return checked
 
 
 def _three_passes(run: Callable[[Tensor], Mapping[str, Tensor]], weights: Mapping[str, float]) -> Step:

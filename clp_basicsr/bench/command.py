@@ -13,7 +13,7 @@ import torch
 from clp_basicsr import arguments
 from clp_basicsr.bench import profiling, report, scaling, training
 from clp_basicsr.bench.contenders import DEFAULT, Contender, build
-from clp_basicsr.bench.measuring import Call, Spread, peak_bytes, rounds, spread, training_step
+from clp_basicsr.bench.measuring import SCALE, Call, Spread, peak_bytes, rounds, spread, training_step
 from clp_basicsr.devices import chosen_device
 from clp_basicsr.pictures.canvas import check_matplotlib
 from clp_basicsr.pictures.files import make_folder
@@ -51,6 +51,11 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("Flag `--step` must stand alone or beside `--count`; the others look at the loss itself.")
     for name in ("batch", "size"):
         setattr(options, name, [arguments.count(name, each) for each in getattr(options, name)])
+    if options.step and any(size % SCALE for size in options.size):
+        raise ValueError(
+            f"Argument `size` must be a multiple of {SCALE} with `--step`, whose networks enlarge that many "
+            f"times, but got {options.size}."
+        )
     if options.count:
         _count(options)
         return
@@ -117,6 +122,8 @@ def _built(names: list[str], device: torch.device) -> list[Contender]:
             contenders.append(build(name, device))
         except ImportError as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
+    if not contenders:
+        raise ValueError(f"Argument `contenders` must name at least one that can be measured, but got {names}.")
     return contenders
 
 

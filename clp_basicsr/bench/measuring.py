@@ -18,6 +18,8 @@ from clp_basicsr.bench.contenders import Contender
 
 Call = Callable[[], object]
 
+SCALE = 4
+"""How many times larger GT is than LR."""
 _HEAD_START = 200_000_000
 """Cycles of a GPU, about a tenth of a second: more than a CPU needs for a step of any network here."""
 
@@ -36,9 +38,9 @@ def spread(values: list[float]) -> Spread:
 
 
 def images(batch: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return SR, GT ``(batch, 3, size, size)`` and LR, a quarter as large, in [0, 1]."""
+    """Return SR, GT ``(batch, 3, size, size)`` and LR, smaller by `SCALE`, in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
-    sides = (size, size, max(1, size // 4))
+    sides = (size, size, max(1, size // SCALE))
     sr, target, lr = (torch.rand(batch, 3, side, side, generator=generator).to(device) for side in sides)
     return sr, target, lr
 

@@ -153,10 +153,12 @@ def _panel(place: Axes, title: str, lines: Sequence[Line]) -> None:
         else:
             place.plot(iterations, values, alpha=0.25, linewidth=0.8, **look)
             place.plot(iterations, running_mean(values), label=label, **look)
-    place.set_title(title, fontsize=10)
+    place.set_title(title, fontsize=10, parse_math=False)
     place.tick_params(labelsize=_SMALL, labelbottom=True)
     place.grid(alpha=0.3)
-    place.legend(fontsize=7 if len(lines) > 4 else _SMALL, ncols=math.ceil(len(lines) / _LEGEND_ROWS))
+    legend = place.legend(fontsize=7 if len(lines) > 4 else _SMALL, ncols=math.ceil(len(lines) / _LEGEND_ROWS))
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def running_mean(values: Sequence[float]) -> NDArray[np.float64]:

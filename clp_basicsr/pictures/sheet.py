@@ -147,7 +147,7 @@ def _bar(figure: Figure, drawn: Any, places: Any, extend: str) -> None:
 
 
 def _bare(place: Axes, title: str) -> None:
-    place.set_title(title, fontsize=10)
+    place.set_title(title, fontsize=10, parse_math=False)
     place.set_xticks([])
     place.set_yticks([])
 

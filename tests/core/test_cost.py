@@ -169,6 +169,24 @@ def test_chunk_is_exact_on_every_network(network: dict[str, Any], images: Images
     check_equal(outcome(CLPLoss(**network, chunk=2), images), outcome(CLPLoss(**network), images), rtol=1e-3)
 
 
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("network", ["dino"], indirect=True)
+@pytest.mark.parametrize("keywords", [{}, {"checkpoint": True}, {"chunk": 1}, {"compile": True}], ids=str)
+def test_a_hosts_autocast_does_not_reach_the_gradient(
+    network: dict[str, Any], images: Images, keywords: dict[str, Any]
+) -> None:
+    """Nor does the weight that follows from it: the loss runs in a precision of its own."""
+    if "compile" in keywords and torch.__version__ < (2, 8):
+        pytest.skip("transformers' decorators break the graph with this torch")
+    expected = outcome(CLPLoss(**network, auto_weight=0.1, **keywords), images)
+    loss = CLPLoss(**network, auto_weight=0.1, **keywords)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(*images)
+    (gradient,) = torch.autograd.grad(value, images.sr)
+    torch.testing.assert_close(value.detach(), expected["value"], rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, expected["gradient"], rtol=1e-5, atol=1e-5 * float(gradient.abs().max()))
+
+
 def test_chunk_runs_so_many_images_at_a_time(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     loss = CLPLoss("random_convs", chunk=2)
     sizes: list[tuple[int, bool]] = []

@@ -162,6 +162,11 @@ def test_sr_from_a_file_and_keywords_from_the_option_file(files: Path, capsys: p
 
 
 @needs_basicsr
+def test_a_name_is_no_formula(files: Path) -> None:
+    (files / "sr_$x^$.png").write_bytes((files / "gt.png").read_bytes())
+    assert run("--layers", "block1", "--sr", "sr_$x^$.png", "-o", "out") == 0
+
+
 def test_sr_of_one_channel(files: Path) -> None:
     """A network trained with BasicSR's `color: y`."""
     import clp_basicsr

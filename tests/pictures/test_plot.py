@@ -102,6 +102,12 @@ def test_panels_and_legends() -> None:
     assert layers[0].get_linestyle() != layers[2].get_linestyle()
 
 
+def test_names_are_no_formulas() -> None:
+    session("tb_logger/run$a$b^_x", {1: 0.5}, ("clp/$x^$/push", "metrics/$y^$/psnr"))
+    session("tb_logger/other", {1: 0.5})
+    assert main(["plot", "run$a$b^_x", "other", "-o", "out.png"]) == 0
+
+
 def test_every_line_is_in_the_legend_and_every_legend_in_its_panel() -> None:
     names = [f"clp/blocks.{index}/pull" for index in range(30)]
     session("tb_logger/_mine", {1: 0.5, 2: 0.25}, tags=("clp_pull", *names))
