@@ -23,9 +23,10 @@ def wrap_overrides(base_model: Any, name: str, wrapped: Callable[[Any], Any]) ->
 
     @functools.wraps(original)
     def initialise(self: Any, *args: Any, **kwargs: Any) -> None:
-        for owner in type(self).__mro__:
-            own = vars(owner).get(name) if issubclass(owner, base_model) else None
-            if own is not None and not hasattr(own, _DONE):
+        order = type(self).__mro__
+        for owner in order[: order.index(base_model) + 1]:  # mixins included, which inherit nothing of the host
+            own = vars(owner).get(name)
+            if callable(own) and not hasattr(own, _DONE):
                 replacement = functools.wraps(own)(wrapped(own))
                 setattr(replacement, _DONE, True)
                 setattr(owner, name, replacement)

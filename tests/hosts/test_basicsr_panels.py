@@ -204,6 +204,19 @@ def test_a_model_with_a_validation_of_its_own(calls_its_parents: bool) -> None:
     assert not said
 
 
+def test_a_validation_of_a_mixin() -> None:
+    class Mixin:
+        visuals: dict[str, torch.Tensor]
+
+        def validation(self, *_: Any) -> Any:
+            return self.get_current_visuals()  # type: ignore[attr-defined]
+
+    model, sent = type("Child", (Mixin, new_host([])), {})({"val": {"clp_panels": 3}}), Sent()
+    model.visuals = images_of_one_size()
+    assert validate(model, sent) is model.visuals
+    assert sent == ["clp_panels/x/000"]
+
+
 def test_a_validation_that_shows_no_image_is_said_once() -> None:
     """As GFPGANModel's."""
     said: list[str] = []
