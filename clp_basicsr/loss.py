@@ -257,6 +257,7 @@ class CLPLoss(BoundModule):
             total = torch.stack([term.loss for term in terms]).sum()
             return total / self.criterion.normaliser(list(self.layer_weights.values()))
 
+        self.extractor.make_ready(sr)  # an autocast could not say what is wrong
         # A host's autocast would reach the backward passes that `chunk` walks and `compile` traces in here.
         with torch.autocast(sr.device.type, enabled=False):
             value = (

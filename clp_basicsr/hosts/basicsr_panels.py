@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +24,7 @@ from clp_basicsr.pictures.canvas import check_matplotlib, pixels
 from clp_basicsr.pictures.sheet import draw_sheet
 
 Warn = Callable[[str], None]
+_ORDER = ("dataloader", "current_iter", "tb_logger", "save_img")
 
 
 def attach(base_model: Any, warn: Warn) -> None:
@@ -35,49 +37,55 @@ def attach(base_model: Any, warn: Warn) -> None:
     if getattr(base_model, "_clp_draws", False):
         return
     check_options(base_model, _check)
-    wrap_overrides(base_model, "validation", functools.partial(_drawing, warn=warn))
+    wrap_overrides(base_model, "validation", functools.partial(_validate, warn=warn))
     base_model._clp_draws = True
 
 
-def _check(opt: Mapping[str, Any]) -> None:
+def _check(_: type, opt: Mapping[str, Any]) -> None:
     if _wanted(opt):
         check_matplotlib()
 
 
-def _drawing(original: Any, warn: Warn) -> Any:
-    def validation(self: Any, dataloader: Any, current_iter: Any, tb_logger: Any, *more: Any, **named: Any) -> Any:
-        def as_it_is() -> Any:
-            return original(self, dataloader, current_iter, tb_logger, *more, **named)
+def _validate(model: Any, validation: Callable[..., Any], *args: Any, warn: Warn, **kwargs: Any) -> Any:
+    given = _given(validation, args, kwargs)
+    count = _wanted(model.opt)
+    if not count or model.opt.get("rank", 0) != 0 or _is_drawing(model) or not _possible(model, given, warn):
+        return validation(*args, **kwargs)
+    folder = f"clp_panels/{given['dataloader'].dataset.opt['name']}"
+    shown: list[int] = []
 
-        count = _wanted(self.opt)
-        if not count or self.opt.get("rank", 0) != 0 or _is_drawing(self) or not _possible(self, tb_logger, warn):
-            return as_it_is()
-        folder = f"clp_panels/{dataloader.dataset.opt['name']}"
-
-        shown: list[int] = []
-
-        def send(visuals: Mapping[str, Tensor]) -> None:
-            place = len(shown)
-            shown.append(place)
-            if place >= count:
-                return
-            try:
-                _send(self, tb_logger, f"{folder}/{place:03d}", visuals, current_iter)
-            except Exception as error:  # a training of days must not end for the want of a picture
-                _say_once(self, warn, f"`val: clp_panels` could not draw image {place} of '{folder}': {reason(error)}")
-
-        plain = self.get_current_visuals
-        self.get_current_visuals = _sending(plain, send)
+    def send(visuals: Mapping[str, Tensor]) -> None:
+        place = len(shown)
+        shown.append(place)
+        if place >= count:
+            return
         try:
-            result = as_it_is()
-        finally:
-            del self.get_current_visuals
-        if not shown:
-            what = f"the validation of {type(self).__name__} asks for no image (get_current_visuals)"
-            _say_once(self, warn, f"`val: clp_panels` draws nothing: {what}")
-        return result
+            _send(model, given["tb_logger"], f"{folder}/{place:03d}", visuals, given["current_iter"])
+        except Exception as error:  # a training of days must not end for the want of a picture
+            _say_once(model, warn, f"`val: clp_panels` could not draw image {place} of '{folder}': {reason(error)}")
 
-    return validation
+    plain = model.get_current_visuals
+    model.get_current_visuals = _sending(plain, send)
+    try:
+        result = validation(*args, **kwargs)
+    finally:
+        del model.get_current_visuals
+    if not shown:
+        what = f"the validation of {type(model).__name__} asks for no image (get_current_visuals)"
+        _say_once(model, warn, f"`val: clp_panels` draws nothing: {what}")
+    return result
+
+
+def _given(validation: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return what a validation was called with, by name; in BasicSR's order where it takes whatever comes."""
+    parameters = signature(validation)
+    try:
+        bound = parameters.bind(*args, **kwargs)
+    except TypeError:  # its own to raise
+        return {}
+    bound.apply_defaults()
+    takes_anything = any(each.kind is each.VAR_POSITIONAL for each in parameters.parameters.values())
+    return {**(dict(zip(_ORDER, args)) if takes_anything else {}), **kwargs, **bound.arguments}
 
 
 def _is_drawing(model: Any) -> bool:
@@ -120,15 +128,17 @@ def _wanted(opt: Mapping[str, Any]) -> int:
     return arguments.count("val: clp_panels", validation.get("clp_panels", 0), zero_allowed=True)
 
 
-def _possible(model: Any, tb_logger: Any, warn: Warn) -> bool:
+def _possible(model: Any, given: Mapping[str, Any], warn: Warn) -> bool:
     """Return whether panels can be drawn, and say once what is missing."""
-    missing = None
+    missing, tb_logger = None, given.get("tb_logger")
     if tb_logger is None and not getattr(model, "is_train", True):
         missing = "they are for trainings. Of single images: clp-basicsr inspect"
     elif tb_logger is None:
         missing = "there is no TensorBoard log: set `logger: use_tb_logger: true`, and a name without 'debug'"
     elif not held_losses(model):
         missing = f"{type(model).__name__} holds no CLPLoss"
+    elif not {"dataloader", "current_iter"} <= given.keys():
+        missing = f"the validation of {type(model).__name__} takes no `dataloader` and `current_iter`"
     if missing is not None:
         _say_once(model, warn, f"`val: clp_panels` draws nothing: {missing}")
     return missing is None

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from clp_basicsr.hosts.overrides import wrap_overrides
 
+_fed_gt: weakref.WeakKeyDictionary[Any, weakref.ref[Tensor]] = weakref.WeakKeyDictionary()
+
 
 def attach(base_model: Any) -> None:
     """Let models keep ``neg`` of `PairedNegativeDataset` on their device, and forget GT before a batch without; once.
@@ -19,20 +21,23 @@ def attach(base_model: Any) -> None:
     """
     if getattr(base_model, "_clp_keeps_negatives", False):
         return
-    wrap_overrides(base_model, "feed_data", _keeping)
+    wrap_overrides(base_model, "feed_data", _feed)
     base_model._clp_keeps_negatives = True
 
 
-def _keeping(original: Callable[..., None]) -> Callable[..., None]:
-    def feed_data(self: Any, data: Mapping[str, Any], *more: Any, **named: Any) -> None:
-        original(self, data, *more, **named)
-        fed = vars(self).pop("_clp_fed_gt", None)
-        gt = vars(self).get("gt")
-        if "gt" in data:
-            self._clp_fed_gt = weakref.ref(gt) if isinstance(gt, Tensor) else None
-        elif fed is not None and gt is fed():
-            vars(self).pop("gt", None)  # of the last training step: a validation without GT would be compared with it
-        if isinstance(data.get("neg"), Tensor):
-            self.neg = data["neg"].to(self.device)
+def _feed(model: Any, feed_data: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    result = feed_data(*args, **kwargs)
+    batch = next(iter((*args, *kwargs.values())), None)
+    if isinstance(batch, Mapping):  # as BasicSR's data sets give it; others have ways of their own
+        _keep(model, batch)
+    return result
 
-    return feed_data
+
+def _keep(model: Any, batch: Mapping[str, Any]) -> None:
+    fed, gt = _fed_gt.pop(model, None), vars(model).get("gt")
+    if "gt" in batch and isinstance(gt, Tensor):
+        _fed_gt[model] = weakref.ref(gt)
+    elif "gt" not in batch and fed is not None and gt is not None and gt is fed():
+        del model.gt  # of the last training step: a validation without GT would be compared with it
+    if isinstance(batch.get("neg"), Tensor):
+        model.neg = batch["neg"].to(model.device)

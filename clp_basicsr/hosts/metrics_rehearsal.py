@@ -27,20 +27,26 @@ def attach(base_model: Any, warn: Callable[[str], None]) -> None:
     if getattr(base_model, "_clp_tries_metrics", False):
         return
 
-    def check(opt: Mapping[str, Any]) -> None:
+    def check(model: type, opt: Mapping[str, Any]) -> None:
         if opt.get("rank", 0) == 0 and any(not name.startswith("train") for name in opt.get("datasets") or ()):
-            rehearse((opt.get("val") or {}).get("metrics") or {}, warn)
+            rehearse((opt.get("val") or {}).get("metrics") or {}, warn, model if _validates_itself(model) else None)
 
     check_options(base_model, check)
     base_model._clp_tries_metrics = True
 
 
-def rehearse(metrics: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+def _validates_itself(model: type) -> bool:
+    validation = getattr(model, "nondist_validation", None)
+    return validation is not None and not str(validation.__module__).startswith("basicsr.")
+
+
+def rehearse(metrics: Mapping[str, Any], warn: Callable[[str], None], itself: type | None = None) -> None:
     """Compute `METRICS` once, of noise; the networks that this builds are those of the validation.
 
     Args:
         metrics: the block ``val: metrics:``.
         warn: as in `attach`.
+        itself: the model's class if it has a validation of its own, which may have metrics of its own.
 
     Raises:
         OptionFileError: for a metric or an option that is not known or not allowed.
@@ -54,8 +60,11 @@ def rehearse(metrics: Mapping[str, Any], warn: Callable[[str], None]) -> None:
         given = dict(block) if isinstance(block, Mapping) else {}
         kind = given.pop("type", None)
         if not is_registered(kind, known):
-            raise OptionFileError(not_a_choice(f"val: metrics: {name}: type", kind, known))
-        if kind in _OURS:
+            unknown = not_a_choice(f"val: metrics: {name}: type", kind, known)
+            if itself is None:
+                raise OptionFileError(unknown)
+            warn(f"{itself.__name__}, which has a validation of its own, may know what BasicSR does not: {unknown}")
+        elif kind in _OURS:
             _try(name, _OURS[kind], given, warn)
 
 

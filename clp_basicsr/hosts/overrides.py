@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
-_DONE = "_clp_wrapped"
+Around = Callable[..., Any]
+"""Is called with the model, its own method, and what that was called with, of which nothing is known."""
+_wrapped: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def wrap_overrides(base_model: Any, name: str, wrapped: Callable[[Any], Any]) -> None:
-    """Let ``wrapped(original)`` stand for a method of every class whose models are made from now on.
+def wrap_overrides(base_model: Any, name: str, around: Around) -> None:
+    """Let ``around`` stand for a method of every class whose models are made from now on.
 
     Where one of them calls its parent's, that is a wrapped one too.
 
     Args:
         base_model: the class that all models of the host inherit.
         name: the method's.
-        wrapped: takes the function of a class and returns the one to stand in its place.
+        around: has to call the method it is given, and to return what that returns.
     """
     original = base_model.__init__
 
@@ -26,10 +29,22 @@ def wrap_overrides(base_model: Any, name: str, wrapped: Callable[[Any], Any]) ->
         order = type(self).__mro__
         for owner in order[: order.index(base_model) + 1]:  # mixins included, which inherit nothing of the host
             own = vars(owner).get(name)
-            if callable(own) and not hasattr(own, _DONE):
-                replacement = functools.wraps(own)(wrapped(own))
-                setattr(replacement, _DONE, True)
+            if _is_method(own) and own not in _wrapped:
+                replacement = _replacement(own, around)
+                _wrapped.add(replacement)
                 setattr(owner, name, replacement)
         original(self, *args, **kwargs)
 
     base_model.__init__ = initialise
+
+
+def _is_method(own: Any) -> bool:
+    return hasattr(own, "__get__") and not isinstance(own, (staticmethod, classmethod, property))
+
+
+def _replacement(own: Any, around: Around) -> Callable[..., Any]:
+    @functools.wraps(own)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return around(self, own.__get__(self, type(self)), *args, **kwargs)
+
+    return method

@@ -292,6 +292,23 @@ def test_metrics_of_others_and_wide_borders_are_left_to_their_images(monkeypatch
     metrics_rehearsal.rehearse({"own": {"type": "own"}, "wide": wide}, pytest.fail)
 
 
+def test_a_model_with_a_validation_of_its_own_may_have_metrics_of_its_own() -> None:
+    """As FeMaSR's, whose `type: psnr` is pyiqa's."""
+
+    class Base:
+        def __init__(self, opt: dict[str, Any]) -> None: ...
+
+    class Own(Base):
+        def nondist_validation(self) -> None: ...
+
+    warned: list[str] = []
+    metrics_rehearsal.attach(Base, warned.append)
+    Own({"datasets": {"val": {}}, "val": {"metrics": {"m": {"type": "psnr"}, "n": {"type": "calculate_psnr"}}}})
+    assert len(warned) == 1
+    assert warned[0].startswith("Own, which has a validation of its own, may know what BasicSR does not: ")
+    assert "`val: metrics: m: type` must be one of" in warned[0]
+
+
 def test_only_the_first_process_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     class Model:
         def __init__(self, opt: dict[str, Any]) -> None:

@@ -217,6 +217,22 @@ def test_a_validation_of_a_mixin() -> None:
     assert sent == ["clp_panels/x/000"]
 
 
+def test_a_validation_with_arguments_of_its_own() -> None:
+    said: list[str] = []
+
+    class Child(new_host(said)):  # type: ignore[misc]
+        def validation(self, dataloader: Any, current_iter: int, save_img: bool = False) -> Any:
+            return self.get_current_visuals(), save_img
+
+    model = Child({"val": {"clp_panels": 1}})
+    model.visuals = images_of_one_size()
+    assert model.validation(SimpleNamespace(), 5, save_img=True) == (model.visuals, True)
+    assert len(said) == 1
+    assert "there is no TensorBoard log" in said[0]
+    with pytest.raises(TypeError, match="current_iter"):
+        model.validation(SimpleNamespace())
+
+
 def test_a_validation_that_shows_no_image_is_said_once() -> None:
     """As GFPGANModel's."""
     said: list[str] = []
