@@ -222,7 +222,7 @@ def try_out(extractor: FeatureExtractor) -> None:
             features = extractor.extract(grey)
     except Exception as error:  # a checkpoint folder can hold any network there is
         raise ValueError(
-            f"Network `{extractor.name}` must take RGB images, but fails with one of {size}x{size} pixels: "
+            f"Network `{extractor.name}` must take RGB images of any size, but fails with one of {size}x{size} pixels: "
             f"{reason(error)}"
         ) from error
     for layer in extractor.layers:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 _PREPROCESSOR = "preprocessor_config.json"
+_USUAL = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
 _DINO_TYPES = {kind for _, kind, _ in DINO_MODELS.values()}
 
 
@@ -74,9 +75,9 @@ class HuggingFaceBackbone(FeatureExtractor):
         chosen = check_layers(name, layers, available, tuple(default))
         with _hub_errors(name, source):
             config = _shortened(config, chosen)
-            smallest = _stride(config, len(config.stage_names) - 1)
+            smallest = _stride(config, len(available))
             multiple = _stride(config, int(chosen[-1].removeprefix("block")))
-        mean, std = _statistics(name, source) if weights != RANDOM else (IMAGENET_MEAN, IMAGENET_STD)
+        mean, std = _statistics(name, source, config) if weights != RANDOM else (IMAGENET_MEAN, IMAGENET_STD)
         super().__init__(name, chosen, default, minimum_size=smallest, mean=mean, std=std, **options)
         self.multiple = multiple
         self.network: Any = _frozen(_network(name, source, config, weights))
@@ -151,7 +152,7 @@ def _cached_or_fetched(load: Callable[..., Any], source: str, **keywords: Any) -
     return load(source, local_files_only=False, **keywords)
 
 
-def _statistics(name: str, source: str) -> tuple[Sequence[float], Sequence[float]]:
+def _statistics(name: str, source: str, config: PretrainedConfig) -> tuple[Sequence[float], Sequence[float]]:
     """Return mean and standard deviation of the images that a checkpoint was trained on: ImageNet's, but for some."""
     if name in DINO_MODELS and not _is_folder(source):
         return IMAGENET_MEAN, IMAGENET_STD
@@ -160,9 +161,12 @@ def _statistics(name: str, source: str) -> tuple[Sequence[float], Sequence[float
     try:
         file = _cached_or_fetched(cached_file, source, filename=_PREPROCESSOR)
         numbers = json.loads(Path(file).read_text(encoding="utf-8"))
-        mean, std = numbers.get("image_mean", IMAGENET_MEAN), numbers.get("image_std", IMAGENET_STD)
+        if numbers.get("do_normalize") is False:
+            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        given = [(numbers.get(key), usual) for key, usual in _USUAL.items()]
+        mean, std = (usual if each is None else each for each, usual in given)
     except OSError as error:
-        if not _is_folder(source):
+        if not _is_folder(source) or config.model_type not in _DINO_TYPES:
             warnings.warn(
                 f"The {_PREPROCESSOR} of '{source}', which says how its images are normalised, could not be had: "
                 f"{reason(error)} ImageNet's mean and standard deviation are used.",
@@ -302,10 +306,11 @@ def _hub_errors(name: str, source: str) -> Iterator[None]:
                 f"Face's save_pretrained writes them, but it cannot be read: {reason(error)}"
             ) from error
         folder = source.rsplit("/", 1)[-1]
+        others = "" if name in DINO_MODELS else f" {_PREPROCESSOR}"  # a DINO's says what is known
         raise FileNotFoundError(
             f"The weights of `{name}` could not be had from the Hugging Face hub: {reason(error)} On a machine with a "
-            f"network run `hf download {source} config.json model.safetensors --local-dir {folder}`, copy the folder "
-            f"here, and pass it: weights='path/to/{folder}'. Or put it into the Hugging Face cache "
+            f"network run `hf download {source} config.json model.safetensors{others} --local-dir {folder}`, copy the "
+            f"folder here, and pass it: weights='path/to/{folder}'. Or put it into the Hugging Face cache "
             f"('{hugging_face_cache()}'). (DINOv3 is gated: accept its licence on its page and log in with "
             "`hf auth login`.)"
         ) from error

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from clp_basicsr.messages import reason, shown
 
 RANDOM = "random"
+_COUNTER = "num_batches_tracked"  # a frozen batch norm counts nothing
 _SEED = 0
 
 
@@ -88,17 +89,21 @@ def _read_pickle(path: Path) -> object:
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, source: str, network: str) -> None:
     """Load ``state`` into ``module``, every tensor of it; tensors of deeper layers may be left over.
 
+    Batch norms' counters may be missing, as in files from before torch 0.4.1 (DenseNet's and VGG-BN's of torchvision).
+
     Raises:
         ValueError: if a tensor is missing or has another shape: the file is of another network.
     """
-    for name, parameter in module.state_dict().items():
-        given = state.get(name)
+    own = module.state_dict()
+    counters = {name: tensor for name, tensor in own.items() if name.endswith(_COUNTER) and name not in state}
+    for name, parameter in own.items():
+        given = counters.get(name, state.get(name))
         if given is None or not _holds_numbers(given, parameter) or given.shape != parameter.shape:
             raise ValueError(
                 f"Weights in '{source}' must be those of `{network}`: '{name}' should be {tuple(parameter.shape)}, "
                 f"but the file {_what_it_has(given, parameter)}."
             )
-    module.load_state_dict({name: state[name] for name in module.state_dict()})
+    module.load_state_dict({name: counters.get(name, state.get(name)) for name in own})
 
 
 def _holds_numbers(given: Tensor, parameter: Tensor) -> bool:

@@ -22,6 +22,8 @@ from transformers import (
     DINOv3ViTBackbone,
     DINOv3ViTModel,
     PreTrainedModel,
+    PvtV2Config,
+    PvtV2Model,
     SwinConfig,
     SwinModel,
 )
@@ -57,6 +59,32 @@ def test_images_are_normalised_as_the_checkpoint_says(dino_folder: Path, tmp_pat
     for extractor in (build_extractor(str(folder)), build_extractor("dinov2_small", weights=str(folder))):
         assert extractor.mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
         assert extractor.std.flatten().tolist() == pytest.approx([0.2, 0.2, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("content", "mean", "std"),
+    [
+        ('{"do_normalize": false, "image_mean": [0.5, 0.4, 0.3]}', [0, 0, 0], [1, 1, 1]),
+        ('{"image_mean": null, "image_std": [0.2, 0.2, 0.1]}', [0.485, 0.456, 0.406], [0.2, 0.2, 0.1]),
+    ],
+)
+def test_statistics_that_are_not_used_or_not_said(
+    content: str, mean: list[float], std: list[float], dino_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(dino_folder, tmp_path / "own"))
+    (folder / "preprocessor_config.json").write_text(content)
+    extractor = build_extractor(str(folder))
+    assert extractor.mean.flatten().tolist() == pytest.approx(mean)
+    assert extractor.std.flatten().tolist() == pytest.approx(std)
+
+
+def test_statistics_that_are_not_there(dino_folder: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Those of a DINO are known; of others nobody knows them."""
+    build_extractor(str(dino_folder))
+    assert not recwarn
+    HIERARCHICAL["convnext"][0].save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=r"preprocessor_config\.json .* could not be had.* ImageNet's mean"):
+        build_extractor(str(tmp_path))
 
 
 @pytest.mark.parametrize("content", ['{"image_mean": 0.5}', '{"image_std": [0.5, 0, 1]}', "[1, 2", "[]"])
@@ -190,6 +218,7 @@ HIERARCHICAL: dict[str, tuple[PreTrainedModel, int]] = {
     "swin": (SwinModel(SWIN), 2),
     "convnext": (ConvNextModel(ConvNextConfig(**CONVNEXT)), 4),
     "dinov3_convnext": (DINOv3ConvNextModel(DINOv3ConvNextConfig(**CONVNEXT)), 4),
+    "pvt_v2": (PvtV2Model(PvtV2Config(**CONVNEXT, num_attention_heads=[1, 1, 2, 2])), 4),
 }
 
 
@@ -202,7 +231,9 @@ def test_hierarchical_backbones_are_padded_to_their_deepest_stride(
     model, first_stride = HIERARCHICAL[kind]
     model.save_pretrained(tmp_path)
     images = photo_batch[0][:1, :, :45, :50].clone().requires_grad_()
-    features = build_extractor(str(tmp_path), ["block1", f"block{deepest}"])(images)
+    extractor = build_extractor(str(tmp_path), ["block1", f"block{deepest}"])
+    assert extractor.minimum_size == 2 ** (2 if kind == "swin" else 3) * first_stride
+    features = extractor(images)
     stride = first_stride * 2 ** (deepest - 1)
     padded = [-(-length // stride) * stride for length in (45, 50)]
     assert features["block1"].shape[-2:] == tuple(length // first_stride for length in padded)

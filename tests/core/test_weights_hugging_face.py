@@ -120,19 +120,19 @@ def test_weights_folder_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "hub_id"),
+    ("model", "hub_id", "files"),
     [
-        ("nobody/no-such-network", "nobody/no-such-network"),
-        ("dinov3_7b", "facebook/dinov3-vit7b16-pretrain-lvd1689m"),
-        ("dinov2_giant_reg", "facebook/dinov2-with-registers-giant"),
+        ("nobody/no-such-network", "nobody/no-such-network", "model.safetensors preprocessor_config.json --local"),
+        ("dinov3_7b", "facebook/dinov3-vit7b16-pretrain-lvd1689m", "model.safetensors --local"),
+        ("dinov2_giant_reg", "facebook/dinov2-with-registers-giant", "model.safetensors --local"),
     ],
 )
-def test_hub_out_of_reach(model: str, hub_id: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hub_out_of_reach(model: str, hub_id: str, files: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="could not be had from the Hugging Face hub") as caught:
         CLPLoss(model)
     local = hub_id.rsplit("/", 1)[-1]
-    for part in (f"`{model}`", f"hf download {hub_id}", "model.safetensors", f"weights='path/to/{local}'", "cache"):
+    for part in (f"`{model}`", f"hf download {hub_id}", files, f"weights='path/to/{local}'", "cache"):
         assert part in str(caught.value)
 
 
@@ -227,5 +227,5 @@ def test_configuration_that_cannot_be_meant(
 def test_network_for_images_of_one_channel(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_channels": 1}))
-    with pytest.raises(ValueError, match="must take RGB images, but fails with one of 14x14 pixels"):
+    with pytest.raises(ValueError, match="must take RGB images of any size, but fails with one of 14x14 pixels"):
         CLPLoss(str(folder), weights="random")

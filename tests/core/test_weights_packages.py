@@ -82,6 +82,30 @@ def test_densenets_old_names(tmp_path: Path) -> None:
         assert torch.equal(loaded[name], state[name])
 
 
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("torchvision:densenet121", "features.norm0"),
+        ("torchvision:vgg11_bn", "features.1"),
+        ("timm:test_resnet", "layer1"),
+    ],
+)
+def test_files_from_before_batch_norms_counted(tmp_path: Path, name: str, layer: str) -> None:
+    """As those that torchvision publishes for its DenseNets and VGGs."""
+    package, _, model = name.partition(":")
+    network = timm.create_model(model) if package == "timm" else torchvision.models.get_model(model)
+    state = network.state_dict()
+    old = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
+    assert len(old) < len(state)
+    features = []
+    for each in (state, old):
+        torch.save(each, tmp_path / "weights.pth")
+        features.append(
+            build_extractor(name, [layer], tmp_path / "weights.pth")(torch.rand(1, 3, 64, 64).fill_(0.3))[layer]
+        )
+    assert torch.equal(*features)
+
+
 def test_a_classifier_of_other_classes_does_not_matter(tmp_path: Path, package_weights: dict[str, Path]) -> None:
     for name, head in ((SQUEEZENET, "classifier.1"), (RESNET, "fc")):
         state = torch.load(package_weights[name], weights_only=True)
