@@ -134,8 +134,8 @@ def _read(path: Path) -> Any:
                 return torch.load(file, map_location="cpu")  # as BasicSR: weights only, but for torch's own variable
         except pickle.UnpicklingError as error:  # the checksums are right: it was written so
             raise UntrustedCheckpointError(
-                f"'{path}' is whole, but holds other objects than tensors and numbers, which could run code and are not "
-                "loaded. If you trust the file, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for this run."
+                f"'{path}' is whole, but holds other objects than tensors and numbers, which could run code and are "
+                "not loaded. If you trust the file, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for this run."
             ) from error
         except Exception as error:  # of many types, depending on where the damage is
             raise DamagedCheckpointError(f"'{path}' is cut off or damaged ({reason(error)})") from error
