@@ -163,8 +163,7 @@ def _statistics(name: str, source: str, config: PretrainedConfig) -> tuple[Seque
         numbers = json.loads(Path(file).read_text(encoding="utf-8"))
         if numbers.get("do_normalize") is False:
             return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        given = [(numbers.get(key), usual) for key, usual in _USUAL.items()]
-        mean, std = (usual if each is None else each for each, usual in given)
+        mean, std = (usual if numbers.get(key) is None else numbers[key] for key, usual in _USUAL.items())
     except OSError as error:
         if not _is_folder(source) or config.model_type not in _DINO_TYPES:
             warnings.warn(

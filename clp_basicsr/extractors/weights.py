@@ -95,15 +95,15 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, source: str
         ValueError: if a tensor is missing or has another shape: the file is of another network.
     """
     own = module.state_dict()
-    counters = {name: tensor for name, tensor in own.items() if name.endswith(_COUNTER) and name not in state}
+    state = {**{name: tensor for name, tensor in own.items() if name.endswith(_COUNTER)}, **state}
     for name, parameter in own.items():
-        given = counters.get(name, state.get(name))
+        given = state.get(name)
         if given is None or not _holds_numbers(given, parameter) or given.shape != parameter.shape:
             raise ValueError(
                 f"Weights in '{source}' must be those of `{network}`: '{name}' should be {tuple(parameter.shape)}, "
                 f"but the file {_what_it_has(given, parameter)}."
             )
-    module.load_state_dict({name: counters.get(name, state.get(name)) for name in own})
+    module.load_state_dict({name: state[name] for name in own})
 
 
 def _holds_numbers(given: Tensor, parameter: Tensor) -> bool:

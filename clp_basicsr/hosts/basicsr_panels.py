@@ -47,9 +47,11 @@ def _check(_: type, opt: Mapping[str, Any]) -> None:
 
 
 def _validate(model: Any, validation: Callable[..., Any], *args: Any, warn: Warn, **kwargs: Any) -> Any:
-    given = _given(validation, args, kwargs)
     count = _wanted(model.opt)
-    if not count or model.opt.get("rank", 0) != 0 or _is_drawing(model) or not _possible(model, given, warn):
+    if not count or model.opt.get("rank", 0) != 0 or _is_drawing(model):
+        return validation(*args, **kwargs)
+    given = _given(validation, args, kwargs)
+    if not _possible(model, given, warn):
         return validation(*args, **kwargs)
     folder = f"clp_panels/{given['dataloader'].dataset.opt['name']}"
     shown: list[int] = []
