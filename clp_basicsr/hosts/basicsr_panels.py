@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clp_basicsr import arguments
 from clp_basicsr.hosts.clips import without_mirror
-from clp_basicsr.hosts.early_checks import check_options
+from clp_basicsr.hosts.construction import before_construction
 from clp_basicsr.hosts.holders import held_losses
 from clp_basicsr.hosts.overrides import wrap_overrides
 from clp_basicsr.inspection import inspect
@@ -36,7 +36,7 @@ def attach(base_model: Any, warn: Warn) -> None:
     """
     if getattr(base_model, "_clp_draws", False):
         return
-    check_options(base_model, _check)
+    before_construction(base_model, _check)
     wrap_overrides(base_model, "validation", functools.partial(_validate, warn=warn))
     base_model._clp_draws = True
 

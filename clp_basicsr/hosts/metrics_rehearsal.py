@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from clp_basicsr.hosts.basicsr_metrics import METRICS, Image, calculate_clp_pull
-from clp_basicsr.hosts.early_checks import check_options
+from clp_basicsr.hosts.construction import before_construction
 from clp_basicsr.hosts.option_file import OptionFileError, is_registered
 from clp_basicsr.messages import not_a_choice, reason, shown
 
@@ -31,7 +31,7 @@ def attach(base_model: Any, warn: Callable[[str], None]) -> None:
         if opt.get("rank", 0) == 0 and any(not name.startswith("train") for name in opt.get("datasets") or ()):
             rehearse((opt.get("val") or {}).get("metrics") or {}, warn, model if _validates_itself(model) else None)
 
-    check_options(base_model, check)
+    before_construction(base_model, check)
     base_model._clp_tries_metrics = True
 
 

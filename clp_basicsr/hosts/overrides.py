@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from clp_basicsr.hosts.construction import before_construction
 
 Around = Callable[..., Any]
 """Is called with the model, its own method, and what that was called with, of which nothing is known."""
@@ -22,20 +24,17 @@ def wrap_overrides(base_model: Any, name: str, around: Around) -> None:
         name: the method's.
         around: has to call the method it is given, and to return what that returns.
     """
-    original = base_model.__init__
 
-    @functools.wraps(original)
-    def initialise(self: Any, *args: Any, **kwargs: Any) -> None:
-        order = type(self).__mro__
+    def wrap(model: type, _: Mapping[str, Any]) -> None:
+        order = model.__mro__
         for owner in order[: order.index(base_model) + 1]:  # mixins included, which inherit nothing of the host
             own = vars(owner).get(name)
             if _is_method(own) and own not in _wrapped:
                 replacement = _replacement(own, around)
                 _wrapped.add(replacement)
                 setattr(owner, name, replacement)
-        original(self, *args, **kwargs)
 
-    base_model.__init__ = initialise
+    before_construction(base_model, wrap)
 
 
 def _is_method(own: Any) -> bool:

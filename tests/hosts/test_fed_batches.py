@@ -19,7 +19,7 @@ class Base:
     gt: Tensor
     neg: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, opt: dict[str, Any]) -> None:
         self.device = torch.device("cpu")
 
     def feed_data(self, data: Any) -> Any: ...
@@ -56,7 +56,7 @@ class Child(Plain):
         return super().feed_data(data)
 
 
-Plain()
+Plain({})
 
 
 class Decorated(Base):
@@ -67,7 +67,7 @@ class Decorated(Base):
 
 @pytest.mark.parametrize("kind", [Plain, Partial, Mixed, Child, Decorated])
 def test_negatives_are_kept_and_an_old_gt_is_not(kind: type[Base]) -> None:
-    model = kind()
+    model = kind({})
     assert model.feed_data(BATCH) == "fed"
     assert torch.equal(model.neg, BATCH["neg"])
     assert model.gt is BATCH["gt"]
@@ -76,7 +76,7 @@ def test_negatives_are_kept_and_an_old_gt_is_not(kind: type[Base]) -> None:
 
 
 def test_a_gt_of_the_models_own_stays() -> None:
-    model = Plain()
+    model = Plain({})
     model.feed_data(BATCH)
     model.gt = torch.zeros(2)
     model.feed_data({"lq": BATCH["lq"]})
@@ -101,17 +101,17 @@ class Still(Base):
 
 def test_other_manners_of_feeding_are_left_alone() -> None:
     images = torch.zeros(1), torch.ones(1)
-    assert Pair().feed_data(*images) == images
-    assert Pair().feed_data(lq=1, gt=2) == (1, 2)
-    assert Still().feed_data(images) == Still.feed_data(images) == images
-    named = Named()
+    assert Pair({}).feed_data(*images) == images
+    assert Pair({}).feed_data(lq=1, gt=2) == (1, 2)
+    assert Still({}).feed_data(images) == Still.feed_data(images) == images
+    named = Named({})
     named.feed_data(batch=BATCH)
     assert torch.equal(named.neg, BATCH["neg"])
     for batch in (images, torch.zeros(1)):
-        assert Pair().feed_data(batch) == (batch, None)
+        assert Pair({}).feed_data(batch) == (batch, None)
 
 
 def test_a_model_that_was_fed_is_pickled() -> None:
-    model = Plain()
+    model = Plain({})
     model.feed_data(BATCH)
     assert torch.equal(pickle.loads(pickle.dumps(model)).neg, BATCH["neg"])
