@@ -31,7 +31,8 @@ def terms_by_layer(
     references: Mapping[str, tuple[Tensor, Tensor]],
 ) -> list[Terms]:
     """Return the terms of each layer of ``weights``."""
-    return [criterion(anchors[layer], *references[layer], weight) for layer, weight in weights.items()]
+    layers = [(anchors[layer], *references[layer]) for layer in weights]
+    return criterion.of_layers(layers, list(weights.values()))
 
 
 class Functions(NamedTuple):

@@ -406,10 +406,11 @@ class CLPLoss(BoundModule):
 
 
 def _weighted_mean(values: list[Tensor], weights: list[float] | list[int]) -> Tensor:
-    total = values[0] * weights[0]
-    for value, weight in zip(values[1:], weights[1:]):
-        total = torch.add(total, value, alpha=weight)
-    return total / sum(weights)
+    shares = [weight / sum(weights) for weight in weights]
+    mean = values[0] * shares[0]
+    for value, share in zip(values[1:], shares[1:]):
+        mean = torch.add(mean, value, alpha=share)
+    return mean
 
 
 KEYWORDS = tuple(list(inspect.signature(CLPLoss.__init__).parameters)[1:-1])

@@ -7,8 +7,9 @@ in half precision; distances, and all that follows from them, are in float32.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,16 +49,24 @@ class Terms(NamedTuple):
         return self.numbers[2]
 
 
-class Criterion(Protocol):
+Layer = tuple[Tensor, Tensor, Tensor]
+"""A layer's ``anchor``, ``positive`` and ``negatives``."""
+
+
+class Criterion(ABC):
     """One layer's features to its terms, and how the layers add up."""
 
+    @abstractmethod
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the terms of a layer; ``terms.loss`` already holds the layer's ``weight``."""
-        ...
+
+    def of_layers(self, layers: Sequence[Layer], weights: Sequence[float]) -> list[Terms]:
+        """Return the terms of each layer."""
+        return [self(*layer, weight) for layer, weight in zip(layers, weights)]
 
     def normaliser(self, weights: Sequence[float]) -> float:
-        """Return what the sum of the layers' losses is divided by."""
-        ...
+        """Return what the sum of the layers' losses is divided by: their weights', for the weighted mean."""
+        return sum(weights)
 
 
 class Distances(NamedTuple):
@@ -70,7 +79,7 @@ class Distances(NamedTuple):
 
     def pull(self) -> Tensor:
         """Return ``A / (P + floor)``."""
-        return self.to_positive / self.unit
+        return self.to_positive[None] / self.unit
 
     def push(self) -> Tensor:
         """Return ``relu(P - N) / (P + floor)``."""
@@ -96,7 +105,21 @@ def measure(
     )
 
 
+def side_by_side(layers: Sequence[Distances]) -> Distances:
+    """Return all layers' distances as those of one image with all their terms: ``(M,)`` and ``(K, M)``."""
+    return Distances(*(torch.cat([distances.flatten(-2) for distances in each], -1) for each in zip(*layers)))
+
+
 def terms(loss: Tensor, pull: Tensor, push: Tensor, contributes: Tensor) -> Terms:
     """Return the terms of a layer; ``contributes`` says of each term whether it is part of ``loss``."""
+    of_each_negative = (numbers.flatten(1) for numbers in (pull, push, contributes))
+    (result,) = terms_of_layers([loss], [pull[0].numel()], *of_each_negative)
+    return result
+
+
+def terms_of_layers(
+    losses: Sequence[Tensor], sizes: list[int], pull: Tensor, push: Tensor, contributes: Tensor
+) -> list[Terms]:
+    """Return the terms of layers that lie `side_by_side`, each as many of the M as ``sizes`` say."""
     each = torch.stack((pull.detach(), push.detach(), contributes.to(pull.dtype)))
-    return Terms(loss, each.flatten(1).mean(1), contributes.numel())
+    return [Terms(loss, own.mean((1, 2)), own.numel() // 3) for loss, own in zip(losses, torch.split(each, sizes, -1))]

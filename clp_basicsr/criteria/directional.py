@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from clp_basicsr.criteria.base import Distances, Terms, measure, terms
+from clp_basicsr.criteria.base import Criterion, Distances, Terms, measure, terms
 from clp_basicsr.distances import DISTANCES
 from clp_basicsr.images import at_least_float32
 
@@ -16,7 +15,7 @@ _L2 = DISTANCES["l2"]
 
 
 @dataclass(frozen=True)
-class Directional:
+class Directional(Criterion):
     """``w (A + push_weight relu(1 - q) P) / (P + floor)``, q the way from the negative to GT.
 
     ``q = <f(sr)-f(neg), f(gt)-f(neg)> / |f(gt)-f(neg)|^2`` per image and channel: 0 at the negative,
@@ -36,10 +35,6 @@ class Directional:
         pull, push = d.pull(), torch.relu(missing) / d.unit
         value = torch.add(pull, push, alpha=self.push_weight)
         return terms(weight * value.mean(), pull, push, contributes=value.detach() > 0)
-
-    def normaliser(self, weights: Sequence[float]) -> float:
-        """Return the sum of the weights: the loss is their weighted mean."""
-        return sum(weights)
 
 
 def at_least_the_floor(d: Distances) -> Tensor:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from clp_basicsr.criteria.base import Terms, measure, terms
+from clp_basicsr.criteria.base import Criterion, Terms, measure, terms
 from clp_basicsr.distances import DISTANCES
 
 _COSINE = DISTANCES["cosine"]
 
 
 @dataclass(frozen=True)
-class InfoNCE:
+class InfoNCE(Criterion):
     """``-log(e^{s_p/t} / (e^{s_p/t} + sum_k e^{s_k/t}))``, s the channel cosine averaged over positions.
 
     ``capped``: ``s_k`` counts no less than GT's own similarity ``c_k`` to that negative, and the value
@@ -40,10 +39,6 @@ class InfoNCE:
             value = value - _log_of_one_and(-gap / self.temperature)
         contributes = torch.broadcast_to(d.to_positive.detach() > 0, d.gap.shape)
         return terms(weight * value.mean(), d.pull(), d.push(), contributes)
-
-    def normaliser(self, weights: Sequence[float]) -> float:
-        """Return the sum of the weights: the loss is their weighted mean."""
-        return sum(weights)
 
 
 def _log_of_one_and(exponents: Tensor) -> Tensor:

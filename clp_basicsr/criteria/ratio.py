@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clp_basicsr.criteria.base import Distances, Terms, measure, terms
+from clp_basicsr.criteria.base import Criterion, Distances, Terms, measure, terms
 from clp_basicsr.distances import Distance
 
 
 @dataclass(frozen=True)
-class Ratio:
+class Ratio(Criterion):
     """``w A / (mean_k N_k + floor P)`` per image, the weighted mean over layers.
 
     ``floor`` is in shares of the gap P. Without it the gradient explodes where SR is close to the
@@ -30,13 +30,9 @@ class Ratio:
         value = d.to_positive.mean(1) / to_negatives
         return _ratio_terms(weight * value.mean(), d)
 
-    def normaliser(self, weights: Sequence[float]) -> float:
-        """Return the sum of the weights: the loss is their weighted mean."""
-        return sum(weights)
-
 
 @dataclass(frozen=True)
-class BatchRatio:
+class BatchRatio(Criterion):
     """``w mean|f(sr) - f(gt)| / (sum_k v_k mean|f(sr) - f(negative_k)| + 1e-7)``, means over the whole batch.
 
     As published: AECR-Net models/CR.py (one negative), CSD loss/contrast_loss.py (``sum`` over K),

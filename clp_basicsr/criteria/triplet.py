@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clp_basicsr.criteria.base import Terms, measure, terms
+from clp_basicsr.criteria.base import Criterion, Layer, Terms, measure, side_by_side, terms, terms_of_layers
 from clp_basicsr.distances import Distance
 
 TORCH_EPS = 1e-6  # torch.nn.TripletMarginLoss's default `eps`
 
 
 @dataclass(frozen=True)
-class RelativeTriplet:
+class RelativeTriplet(Criterion):
     """``w (A + push_weight relu(P - N)) / (P + floor)``: the margin is the gap GT-negative itself.
 
     With ``push_weight=1`` this is the triplet hinge with swapped negative distance,
@@ -30,18 +30,21 @@ class RelativeTriplet:
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
-        d = measure(anchor, positive, negatives, self.distance)
+        (result,) = self.of_layers([(anchor, positive, negatives)], [weight])
+        return result
+
+    def of_layers(self, layers: Sequence[Layer], weights: Sequence[float]) -> list[Terms]:
+        """Return the terms of each layer, computed together: a GPU waits for the CPU that hands it small operations."""
+        measured = [measure(*layer, self.distance) for layer in layers]
+        d, sizes = side_by_side(measured), [each.to_positive.numel() for each in measured]
         pull, push = d.pull(), d.push()
         value = torch.add(pull, push, alpha=self.push_weight)
-        return terms(weight * value.mean(), pull, push, contributes=value.detach() > 0)
-
-    def normaliser(self, weights: Sequence[float]) -> float:
-        """Return the sum of the weights: the loss is their weighted mean."""
-        return sum(weights)
+        losses = [own.sum() * (weight / own.numel()) for weight, own in zip(weights, torch.split(value, sizes, -1))]
+        return terms_of_layers(losses, sizes, pull, push, contributes=value.detach() > 0)
 
 
 @dataclass(frozen=True)
-class FixedMarginTriplet:
+class FixedMarginTriplet(Criterion):
     """``relu(A - N + margin)`` on features times their layer weight, as the original loss.
 
     Matches ``torch.nn.TripletMarginLoss(margin, swap=swap)(w f(sr), w f(gt), w f(lr))`` on features

@@ -103,6 +103,7 @@ class _Distances(torch.autograd.Function):
         to_positive, to_negatives, gap, unit = _on_its_device(_measure, anchor, positive, negatives, how)
         ctx.save_for_backward(anchor, positive, negatives, to_positive, to_negatives)
         ctx.how = how
+        ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(gap, unit)
         return to_positive, to_negatives, gap, unit
 
@@ -110,7 +111,10 @@ class _Distances(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         anchor, positive, negatives, to_positive, to_negatives = ctx.saved_tensors
         how: Measure = ctx.how
-        of_positive, of_negatives = gradients[:2]
+        of_positive, of_negatives = (
+            torch.zeros_like(distance) if gradient is None else gradient
+            for gradient, distance in zip(gradients, (to_positive, to_negatives))
+        )
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             # Somebody wants the second derivative, which kernels have not.
             parts = [

@@ -233,8 +233,11 @@ def nothing(graph, inputs):
 call = torch.compile(terms_by_layer, fullgraph=True, backend=nothing)
 criterion = RelativeTriplet(DISTANCES["l2"])
 for size in (128, 112, 96, 40, 8):  # in several parts, and in one
-    sr, gt = (torch.zeros(2, 64, size, size).to(memory_format=torch.channels_last) for _ in range(2))
-    call(criterion, {"layer": 1.0}, {"layer": sr.requires_grad_()}, {"layer": (gt, gt.clone()[None])})
+    def maps(channels):
+        return torch.zeros(2, channels, size, size).to(memory_format=torch.channels_last)
+    anchors = {"one": maps(64).requires_grad_(), "two": maps(32).requires_grad_()}
+    references = {name: (torch.zeros_like(each), torch.zeros_like(each)[None]) for name, each in anchors.items()}
+    call(criterion, {"one": 1.0, "two": 0.5}, anchors, references)
     assert len(graphs) == 1 + (size != 128), size
 """
 
