@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from clp_basicsr import __version__
 from clp_basicsr.bench import command as bench
 from clp_basicsr.demo.options import ITERATIONS
+from clp_basicsr.disk import NotSavedError, named_if_the_disk_is_full
 from clp_basicsr.hosts.checkpoints import DamagedCheckpointError, UntrustedCheckpointError
-from clp_basicsr.hosts.disk import NotSavedError
 from clp_basicsr.hosts.gpu import NoGPUError
 from clp_basicsr.hosts.option_file import OptionFileError
 from clp_basicsr.pictures import command as inspect
@@ -22,7 +22,6 @@ _MENDABLE = (
     NoGPUError,
     DamagedCheckpointError,
     UntrustedCheckpointError,
-    NotSavedError,
     OptionFileError,
 )
 _BASICSRS_FLAGS = ("train", "test")
@@ -36,19 +35,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and options.command not in _BASICSRS_FLAGS:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        _run(options, rest)
+        with named_if_the_disk_is_full():
+            _run(options, rest)
+    except NotSavedError as error:
+        return _failed(options.command, f"{error} {_how_to_continue(options.command)}")
     except _MENDABLE as error:
-        print(f"clp-basicsr {options.command}: {error}", file=sys.stderr)
-        return 1
+        return _failed(options.command, str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _failed(options.command, f"'{error.filename}' cannot be read or written: {error.strerror}.")
     except (TypeError, ValueError) as error:
         if options.command in _BASICSRS_FLAGS:
             raise
-        print(f"clp-basicsr {options.command}: {error}", file=sys.stderr)
-        return 1
+        return _failed(options.command, str(error))
     except KeyboardInterrupt:
         print(f"\nclp-basicsr {options.command}: stopped. {_how_to_continue(options.command)}", file=sys.stderr)
         return 130
     return 0
+
+
+def _failed(command: str, text: str) -> int:
+    print(f"clp-basicsr {command}: {text}".rstrip(), file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
     Until then, and for good if the process is killed, it is another file beside it; see `remove_unfinished`. A link
     stays one, and what is no file (``/dev/null``, a pipe) is written to as it is.
+
+    Raises:
+        OSError: if it cannot be written; an earlier file of that name is left as it was.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
@@ -32,8 +35,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())  # or a power cut leaves the name, and zeros in the place of what was written
         unfinished.replace(path)
-    except BaseException:
+    except BaseException as error:
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # of writing it has none, of opening that of the other file
         raise
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 
-from clp_basicsr.cli import main
+from clp_basicsr.cli import _COMMANDS, main
 
 needs_basicsr = pytest.mark.skipif(importlib.util.find_spec("basicsr") is None, reason="BasicSR is not installed")
 
@@ -54,6 +56,17 @@ def test_unknown_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         main(["trian"])
     assert "train" in capsys.readouterr().err
+
+
+def test_a_file_that_may_not_be_written_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_options: object) -> None:
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), "plot.png")
+
+    monkeypatch.setitem(_COMMANDS, "plot", refused)
+    assert main(["plot", "run"]) == 1
+    assert capsys.readouterr().err == "clp-basicsr plot: 'plot.png' cannot be read or written: Read-only file system.\n"
 
 
 @needs_basicsr

@@ -176,6 +176,30 @@ def test_a_run_is_not_continued_with_another_loss(
     assert options.read_text() == before
 
 
+@pytest.mark.parametrize("damage", ["models/net_g_2.pth", "training_states/2.state"])
+def test_a_damaged_checkpoint_is_made_again(
+    damage: str, finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = finished
+    _demo(folder, "--iterations", "2", "--fresh")
+    (folder / RUN / damage).write_bytes(b"cut off")
+    with pytest.warns(UserWarning, match="is skipped: .*cut off or damaged"):
+        _demo(folder, "--iterations", "2")
+    said = capsys.readouterr().out
+    assert f"Training 2 iterations into '{RUN}'" in said
+    assert f"The earlier run stays, as '{RUN}_archived_" in said
+    assert torch.load(folder / RUN / "training_states/2.state", weights_only=True)["iter"] == 2
+
+
+def test_a_damaged_option_file_of_the_run(finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = finished
+    copy = folder / RUN / "clp_demo_efficientnet_lite0.yml"
+    copy.write_text(copy.read_text()[:700])
+    with isolated(folder):
+        assert main(["demo", "--iterations", "9"]) == 1
+    assert f"'{RUN}/{copy.name}' is missing or damaged. Use --fresh" in capsys.readouterr().err
+
+
 def test_options_take_a_path_with_quotes() -> None:
     import yaml
 

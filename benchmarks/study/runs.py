@@ -28,7 +28,7 @@ from benchmarks.study.results import Results, Scores
 from clp_basicsr.hosts import basicsr_launch
 from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.checkpoints import states
-from clp_basicsr.hosts.whole_files import whole_file
+from clp_basicsr.whole_files import whole_file
 
 
 def train_all(matrix: Matrix, study: Path, jobs: int) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from clp_basicsr.bench.measuring import Spread
-from clp_basicsr.pictures.canvas import new_figure
+from clp_basicsr.pictures.canvas import new_figure, save_figure
+from clp_basicsr.whole_files import whole_file
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def write_json(file: Path, about: dict[str, Any], rows: Sequence[Row], **more: o
         {**asdict(row), "seconds": row.seconds._asdict(), "ratio": _dict(row.ratio), "queued": _dict(row.queued)}
         for row in rows
     ]
-    file.write_text(json.dumps({**about, "rows": numbers, **more}, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({**about, "rows": numbers, **more}, indent=1) + "\n"
+    with whole_file(file) as out:
+        out.write(text.encode("utf-8"))
 
 
 def plot(file: Path, rows: Sequence[Row]) -> None:
@@ -96,7 +99,7 @@ def plot(file: Path, rows: Sequence[Row]) -> None:
     axes.set_yticks(range(len(shown)), labels)
     axes.axvline(1, color="grey", linewidth=0.8)
     axes.set_xlabel("time of a step, ratio")
-    figure.savefig(file)
+    save_figure(figure, file)
 
 
 def _dict(spread: Spread | None) -> dict[str, float] | None:

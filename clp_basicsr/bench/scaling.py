@@ -11,7 +11,7 @@ import torch
 from clp_basicsr.bench.contenders import Contender, build
 from clp_basicsr.bench.measuring import Call, rounds, spread, training_step
 from clp_basicsr.extractors.vgg import DEFAULT_LAYER_WEIGHTS
-from clp_basicsr.pictures.canvas import new_figure
+from clp_basicsr.pictures.canvas import new_figure, save_figure
 
 Curve = dict[str, list[float]]
 _LAYERS = list(DEFAULT_LAYER_WEIGHTS)
@@ -40,7 +40,7 @@ def plot(file: Path, curves: dict[str, Curve], caption: str) -> None:
     for axes, (name, curve) in zip(figure.subplots(1, len(curves)), curves.items()):
         axes.plot(curve["value"], curve["milliseconds"], "o-")
         axes.set(xlabel=name, ylabel="ms per step", ylim=(0, 1.1 * max(curve["milliseconds"])))
-    figure.savefig(file)
+    save_figure(figure, file)
 
 
 def _variations(batch: int, size: int, device: torch.device) -> Iterator[tuple[str, dict[str, Call]]]:

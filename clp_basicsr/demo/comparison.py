@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from clp_basicsr.demo.photos import SCALE
 from clp_basicsr.images import resize_to
 from clp_basicsr.loss import CLPLoss
-from clp_basicsr.pictures.files import as_bytes, read_image
+from clp_basicsr.pictures.files import as_bytes, read_image, write_image
 
 _CROP = 72
 _ZOOM = 4
@@ -79,7 +79,7 @@ def draw(comparisons: Sequence[Comparison], path: Path, title: str) -> None:
     for row in rows:
         sheet.paste(row, (0, top))
         top += row.height
-    sheet.save(path)
+    write_image(sheet, path)
 
 
 def _row(comparison: Comparison) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -32,15 +33,25 @@ def check_that_the_loss_is(wanted: str, earlier: Path) -> None:
     """Compare the loss of an option file's text with that of the file of a run to be continued.
 
     Raises:
-        ValueError: if the run was trained with another one.
+        ValueError: if the run was trained with another one, or its option file cannot be read.
     """
-    texts = (wanted, earlier.read_text(encoding="utf-8"))
-    new, old = (yaml.safe_load(text)["train"]["perceptual_opt"] for text in texts)
+    new, old = yaml.safe_load(wanted)["train"]["perceptual_opt"], _loss_in(earlier)
     if new != old:
         raise ValueError(
             f"A run that is continued must keep its loss, but that in '{earlier.parent}' has {old}, and what is asked "
             f"for is {new}. Use --fresh, which keeps the earlier run under another name, or its own --weights."
         )
+
+
+def _loss_in(file: Path) -> dict[str, Any]:
+    try:
+        block: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))["train"]["perceptual_opt"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"A run that is continued must have its option file, but '{file}' is missing or damaged. Use "
+            "--fresh, which keeps the earlier run under another name."
+        ) from error
+    return block
 
 
 def _substituted(text: str, pattern: str, replacement: str) -> str:

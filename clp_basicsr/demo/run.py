@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import nn
 
@@ -17,7 +17,8 @@ from clp_basicsr.demo.photos import build_data_set
 from clp_basicsr.demo.progress import watched
 from clp_basicsr.hosts import basicsr_launch
 from clp_basicsr.hosts.basicsr import register
-from clp_basicsr.hosts.checkpoints import states
+from clp_basicsr.hosts.basicsr_network import load_network
+from clp_basicsr.hosts.checkpoints import newest_whole
 from clp_basicsr.loss import CLPLoss
 
 _DATA = Path("datasets/clp_demo")
@@ -45,7 +46,8 @@ def run(model: str, weights: str | None, iterations: int, *, fresh: bool) -> Non
     name = experiment_name(model)
     folder, options = Path("experiments") / name, _DATA / f"{name}.yml"
     text = options_text(model, weights, iterations)
-    done = 0 if fresh else _iterations_done(folder)
+    opt = yaml.safe_load(text)
+    done = 0 if fresh else _iterations_done(folder, opt)
     if done:
         check_that_the_loss_is(text, folder / options.name)  # BasicSR's copy
     options.write_text(text, encoding="utf-8")
@@ -54,13 +56,14 @@ def run(model: str, weights: str | None, iterations: int, *, fresh: bool) -> Non
     else:
         print(_announcement(folder, done, iterations, fresh))
         _train(options, folder, done, iterations)
-    _report(options, folder, loss)
+    network = load_network(opt, folder / "models" / f"net_g_{_iterations_done(folder, opt)}.pth")
+    _report(options, folder, loss, network)
 
 
 def _announcement(folder: Path, done: int, iterations: int, fresh: bool) -> str:
     if done:
         return f"Continuing the run in '{folder}' at iteration {done} of {iterations}. (To start anew: --fresh)"
-    earlier = f" The earlier run stays, as '{folder}_archived_…'." if fresh and folder.exists() else ""
+    earlier = f" The earlier run stays, as '{folder}_archived_…'." if folder.exists() else ""
     return f"Training {iterations} iterations into '{folder}'. Ctrl-C saves; the same command continues.{earlier}"
 
 
@@ -73,12 +76,15 @@ def _train(options: Path, folder: Path, done: int, iterations: int) -> None:
         basicsr_launch.train(["-opt", str(options), *flags])
 
 
-def _iterations_done(folder: Path) -> int:
-    return max((int(state.stem) for state in states(folder / "training_states")), default=0)
+def _iterations_done(folder: Path, opt: Mapping[str, Any]) -> int:
+    # Not net_g_latest.pth: a run that was killed when it had its iterations may not have got to it.
+    path = {name: str(folder / name) for name in ("models", "training_states")}
+    found = newest_whole({**opt, "path": path})
+    return 0 if found is None else found[1]["iter"]
 
 
-def _report(options: Path, folder: Path, loss: CLPLoss) -> None:
-    comparisons = compare(_trained_network(options, folder), loss, _DATA / "val")
+def _report(options: Path, folder: Path, loss: CLPLoss, network: nn.Module) -> None:
+    comparisons = compare(network, loss, _DATA / "val")
     picture = folder / "comparison.png"
     draw(comparisons, picture, f"clp_basicsr demo: x4, held-out photos, {folder.name}")
     print(_summary(comparisons))
@@ -97,15 +103,3 @@ def _summary(comparisons: list[Comparison]) -> str:
     for comparison in comparisons:
         lines += [f"  {comparison.name:8} {name:8} {numbers}" for name, numbers in comparison.numbers.items()]
     return "\n".join(lines)
-
-
-def _trained_network(options: Path, folder: Path) -> nn.Module:
-    from basicsr.archs import build_network
-
-    opt: dict[str, Any] = yaml.safe_load(options.read_text(encoding="utf-8"))
-    network: nn.Module = build_network(opt["network_g"])
-    # Not net_g_latest.pth: a run that was killed when it had its iterations may not have got to it.
-    path = folder / "models" / f"net_g_{_iterations_done(folder)}.pth"
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    network.load_state_dict(state["params_ema"])
-    return network.eval()

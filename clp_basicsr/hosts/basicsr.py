@@ -23,7 +23,8 @@ from torch import Tensor
 from clp_basicsr.hosts import basicsr_metrics, basicsr_panels, fed_batches, message_logger, metrics_rehearsal
 from clp_basicsr.hosts.holders import HeldLoss
 from clp_basicsr.hosts.import_hook import provide_if_missing, when_imported
-from clp_basicsr.hosts.serving import register_losses, serve_models
+from clp_basicsr.hosts.registering import register_own
+from clp_basicsr.hosts.serving import serve_models
 
 _REGISTRY_MODULE = "basicsr.utils.registry"
 _BASE_MODEL_MODULE = "basicsr.models.base_model"
@@ -105,7 +106,7 @@ def _fill_functional_tensor(module: ModuleType) -> None:
 
 
 def _register(registry_module: ModuleType) -> None:
-    register_losses(registry_module.LOSS_REGISTRY, "BasicSR", [CLPLoss])
+    register_own(registry_module.LOSS_REGISTRY, "BasicSR's LOSS_REGISTRY", [CLPLoss])
 
 
 def _attach(base_model_module: ModuleType) -> None:
@@ -119,6 +120,12 @@ def _attach(base_model_module: ModuleType) -> None:
 def _register_dataset(_: ModuleType) -> None:
     if _has_registries():
         importlib.import_module(_DATASET_MODULE)
+        when_imported(_DATASET_MODULE, _register_own_dataset)  # a worker begins with that module, and is inside it now
+
+
+def _register_own_dataset(module: ModuleType) -> None:
+    registry = importlib.import_module(_REGISTRY_MODULE).DATASET_REGISTRY
+    register_own(registry, "BasicSR's DATASET_REGISTRY", [module.PairedNegativeDataset])
 
 
 def _attach_to_sr_model(sr_model_module: ModuleType) -> None:

@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
-from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 
 
-@DATASET_REGISTRY.register()
 class PairedNegativeDataset(PairedImageDataset):  # type: ignore[misc]
     """BasicSR's PairedImageDataset with ``dataroot_neg``: a folder, or a list of folders.
 

@@ -24,9 +24,9 @@ import torch.distributed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from clp_basicsr.disk import named_if_the_disk_is_full
 from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.checkpoints import load_resume_state, named_if_a_network_was_never_saved
-from clp_basicsr.hosts.disk import named_if_the_disk_is_full
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
 from clp_basicsr.hosts.forced_options import with_forced
 from clp_basicsr.hosts.gpu import NoGPUError, named_if_it_needs_a_gpu

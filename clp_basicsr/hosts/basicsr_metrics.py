@@ -20,6 +20,7 @@ from torch import Tensor
 from clp_basicsr import metrics
 from clp_basicsr.arguments import choice
 from clp_basicsr.hosts.clips import without_mirror
+from clp_basicsr.hosts.registering import register_own
 from clp_basicsr.messages import did_you_mean
 
 Image = NDArray[Any]
@@ -131,16 +132,7 @@ def register(metrics_module: ModuleType) -> None:
     registry = getattr(metrics_module, "METRIC_REGISTRY", None)
     if registry is None:
         return  # a fork of BasicSR from before its registries
-    for metric in METRICS:
-        taken = registry.get(metric.__name__) if metric.__name__ in registry else metric
-        if (taken.__module__, taken.__qualname__) != (metric.__module__, metric.__qualname__):
-            raise ValueError(
-                f"BasicSR's METRIC_REGISTRY must be free to take the name '{metric.__name__}', but it holds "
-                f"{taken.__module__}.{taken.__qualname__}. Rename that function; the registry is left as it was."
-            )
-    for metric in METRICS:
-        if metric.__name__ not in registry:
-            registry.register(metric)
+    register_own(registry, "BasicSR's METRIC_REGISTRY", METRICS)
 
 
 def keep_shown(sr_model_module: ModuleType) -> None:

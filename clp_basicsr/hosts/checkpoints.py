@@ -9,12 +9,12 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from clp_basicsr.hosts.whole_files import remove_unfinished
 from clp_basicsr.messages import reason
+from clp_basicsr.whole_files import remove_unfinished
 
 _NUMBER = re.compile(r"_(\d+|latest)\.pth$")
 
@@ -43,7 +43,7 @@ def load_resume_state(opt: Options) -> State | None:
     """
     from basicsr.utils import check_resume
 
-    found = _newest_whole(opt) if opt["auto_resume"] else _asked_for(opt)
+    found = newest_whole(opt) if opt["auto_resume"] else _asked_for(opt)
     if found is None:
         return None
     path, state = found
@@ -61,7 +61,12 @@ def states(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.stem), reverse=True)
 
 
-def _newest_whole(opt: Options) -> tuple[Path, State] | None:
+def newest_whole(opt: Options) -> tuple[Path, State] | None:
+    """Return the state of the highest iteration that is whole, its networks included, and warn of those passed over.
+
+    Raises:
+        UntrustedCheckpointError: if that holds more than torch reads.
+    """
     found = states(Path(opt["path"]["training_states"]))
     for path in found:
         try:
@@ -125,7 +130,7 @@ def _labels(opt: Mapping[str, Any]) -> list[str]:
 
 def _read(path: Path) -> Any:
     """Read a file of `torch.save`, a zip archive with checksums, which `torch.load` does not look at."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 changed = archive.testzip()
@@ -140,6 +145,15 @@ def _read(path: Path) -> Any:
         except Exception as error:  # of many types, depending on where the damage is
             raise DamagedCheckpointError(f"'{path}' is cut off or damaged ({reason(error)})") from error
     raise DamagedCheckpointError(f"'{path}' is damaged (checksum of '{changed}')")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # it is a folder, or not ours to read
+        raise DamagedCheckpointError(f"'{path}' cannot be read ({error.strerror})") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -33,17 +34,23 @@ def check_first_step(model: Any, loss_types: Sequence[str], warn: Callable[[str]
     _checked.add(model)
     held = held_losses(model)
     _check_that_all_are_built(model, len(held), _options_asking_for(loss_types, model), warn)
-    total = (model.opt.get("train") or {}).get("total_iter")
+    total = _total_iter(model.opt)
     for criterion in held.values():
-        if isinstance(total, int) and criterion.schedule.start_iter >= total:
+        if criterion.schedule.start_iter >= total:
             warn(
-                f"CLPLoss has `start_iter: {criterion.schedule.start_iter}`, but the run has `total_iter: {total}`: it "
-                "trains without it."
+                f"CLPLoss has `start_iter: {criterion.schedule.start_iter}`, but the run has `total_iter: {total:g}`: "
+                "it trains without it."
             )
     sr, target = getattr(model, "output", None), getattr(model, "gt", None)
     if isinstance(sr, Tensor) and isinstance(target, Tensor):
         for criterion in held.values():
             _rehearse(criterion, sr, target, model, warn)
+
+
+def _total_iter(opt: Mapping[str, Any]) -> float:
+    """Return how long the run is: it stands below ``train`` in BasicSR, below ``logger`` in neosr."""
+    sections = (opt.get(name) or {} for name in ("train", "logger"))
+    return next((float(each["total_iter"]) for each in sections if each.get("total_iter") is not None), math.inf)
 
 
 def _check_that_all_are_built(

@@ -14,13 +14,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from clp_basicsr import loss
+from clp_basicsr.loss import CLPLoss
 
 _NETWORK = "net_"  # what hosts call their networks: they hold no loss, and walking their hundreds of modules costs time
 _models: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-class HeldLoss(loss.CLPLoss):
+class HeldLoss(CLPLoss):
     """`clp_basicsr.CLPLoss` that finds the model which holds it, without being bound."""
 
     _compared_with_output = False
@@ -101,16 +101,14 @@ def log_entries(model: Any) -> dict[str, Tensor]:
     return entries
 
 
-def held_losses(model: Any) -> dict[str, loss.CLPLoss]:
+def held_losses(model: Any) -> dict[str, CLPLoss]:
     """Return the losses a model holds, each once, by attribute: directly, in containers, or in composed losses."""
-    found: dict[str, loss.CLPLoss] = {}
+    found: dict[str, CLPLoss] = {}
     for name, value in vars(model).items():
         if name.startswith(_NETWORK):
             continue
         known = {id(each) for each in found.values()}
-        losses = {
-            id(each): each for each in _modules(value) if isinstance(each, loss.CLPLoss) and id(each) not in known
-        }
+        losses = {id(each): each for each in _modules(value) if isinstance(each, CLPLoss) and id(each) not in known}
         found |= {name if len(losses) == 1 else f"{name}_{index}": each for index, each in enumerate(losses.values())}
     return found
 

@@ -71,8 +71,9 @@ class _ActingFinder(importlib.abc.MetaPathFinder):
         self._act_on_finished()
         if fullname not in self.actions:
             return None
-        for finder in sys.meta_path:
-            spec = finder.find_spec(fullname, path, target) if finder is not self else None
+        # Those behind this one: in front there can be one of an earlier import of this package, which would ask back.
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+            spec = finder.find_spec(fullname, path, target)
             if spec is not None and spec.loader is not None:
                 spec.loader = _ActingLoader(spec.loader, self.actions[fullname])
                 return spec

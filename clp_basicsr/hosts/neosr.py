@@ -21,7 +21,8 @@ from clp_basicsr import clock
 from clp_basicsr.hosts import message_logger
 from clp_basicsr.hosts.holders import HeldLoss
 from clp_basicsr.hosts.import_hook import when_imported
-from clp_basicsr.hosts.serving import register_losses, serve_models
+from clp_basicsr.hosts.registering import register_own
+from clp_basicsr.hosts.serving import serve_models
 
 
 class CLPLoss(HeldLoss):
@@ -66,7 +67,7 @@ def register() -> None:
         raise ImportError(
             "neosr is not installed here. Call register() from inside its checkout, or pip install neosr (Python 3.12)."
         ) from error
-    register_losses(registry.LOSS_REGISTRY, "neosr", LOSSES)
+    register_own(registry.LOSS_REGISTRY, "neosr's LOSS_REGISTRY", LOSSES)
     # Called from neosr/losses/, the models are not imported yet.
     when_imported("neosr.models.base", _attach)
     when_imported("neosr.models.image", _attach_to_image)

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from clp_basicsr.hosts.disk import NO_ROOM, NotSavedError, readable_size, room_at
-from clp_basicsr.hosts.whole_files import whole_file
+from clp_basicsr.disk import NO_ROOM, NotSavedError, readable_size, room_at
 from clp_basicsr.messages import reason
+from clp_basicsr.whole_files import whole_file
 
 _torch_save = torch.save
 
@@ -61,10 +61,10 @@ class Saving:
 def _what_went_wrong(path: Path, obj: object, error: Exception) -> str:
     # torch's writer fails once more when it closes, and that error hides the disk's.
     of_the_disk = _of_the_disk(error)
-    text = f"'{path}' could not be saved: {of_the_disk.strerror if of_the_disk else reason(error)}. "
+    text = f"'{path}' could not be saved: {of_the_disk.strerror if of_the_disk else reason(error)}."
     if of_the_disk and of_the_disk.errno in NO_ROOM:
-        text += f"It takes {readable_size(_saved_size(obj))}, and {room_at(path)}. Make room there. "
-    return f"{text}--auto_resume goes on from the last checkpoint that was saved."
+        text += f" It takes {readable_size(_saved_size(obj))}, and {room_at(path)}. Make room there."
+    return text
 
 
 def _of_the_disk(error: BaseException | None) -> OSError | None:

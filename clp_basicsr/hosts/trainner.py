@@ -8,6 +8,7 @@ from torch import Tensor
 
 from clp_basicsr.hosts.holders import HeldLoss, remember
 from clp_basicsr.hosts.import_hook import when_imported
+from clp_basicsr.hosts.registering import register_own
 
 
 class CLPLoss(HeldLoss):
@@ -38,9 +39,14 @@ def register() -> None:
 
     Raises:
         ImportError: if traiNNer does not import.
+        ValueError: if another loss has taken the name.
     """
-    registry = importlib.import_module("traiNNer.utils.registry").LOSS_REGISTRY
-    if CLPLoss.__name__ not in registry:
-        registry.register(CLPLoss)
+    try:
+        registry = importlib.import_module("traiNNer.utils.registry").LOSS_REGISTRY
+    except ModuleNotFoundError as error:
+        if error.name != "traiNNer":
+            raise
+        raise ImportError("traiNNer-redux is not installed here. Call register() from inside its checkout.") from error
+    register_own(registry, "traiNNer's LOSS_REGISTRY", [CLPLoss])
     # The models import the losses, so this runs in the middle of their import.
     when_imported("traiNNer.models.base_model", lambda module: remember(module.BaseModel))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from clp_basicsr.whole_files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +45,16 @@ def new_figure(width: float, height: float) -> Figure:
     layout.set(h_pad=0.09)
     FigureCanvasAgg(figure)
     return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as it is drawn, PNG whatever the file is called.
+
+    Raises:
+        OSError: if it cannot be written; an earlier file of that name is left as it was.
+    """
+    with whole_file(path) as file:
+        figure.savefig(file, format="png")
 
 
 def pixels(figure: Figure) -> NDArray[np.uint8]:

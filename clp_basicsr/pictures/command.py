@@ -16,10 +16,11 @@ from clp_basicsr.inspection import Inspection, inspect
 from clp_basicsr.loss import CLPLoss
 from clp_basicsr.messages import reason
 from clp_basicsr.pictures.canvas import check_matplotlib, pixels
-from clp_basicsr.pictures.files import make_folder, read_image
+from clp_basicsr.pictures.files import make_folder, read_image, write_image
 from clp_basicsr.pictures.page import page
 from clp_basicsr.pictures.sheet import draw_sheet, notes, summary
 from clp_basicsr.tiles import SIZE
+from clp_basicsr.whole_files import whole_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,9 +73,11 @@ def _write(seen: Inspection, folder: Path, name: str, sr_is: str) -> None:
     make_folder(folder, "-o")
     png, page_file = folder / f"inspect_{name}.png", folder / f"inspect_{name}.html"
     sheet = pixels(draw_sheet(seen, name, sr_is))
-    Image.fromarray(sheet).save(png)
     titles = {"LR": "LR, upsampled", "SR": sr_is, "GT": "GT"}
-    page_file.write_text(page(seen, name, titles, sheet), encoding="utf-8")
+    text = page(seen, name, titles, sheet)
+    write_image(Image.fromarray(sheet), png)
+    with whole_file(page_file) as file:
+        file.write(text.encode("utf-8"))
     print(summary(seen))
     for note in notes(seen):
         print(note)

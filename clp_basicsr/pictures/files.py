@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from clp_basicsr.whole_files import whole_file
+
 
 def read_image(path: Path) -> Tensor:
     """Return an image file as RGB ``(1, 3, H, W)`` in [0, 1], turned and scaled as OpenCV reads it for BasicSR.
@@ -25,6 +27,16 @@ def read_image(path: Path) -> Tensor:
         else:
             pixels = np.array(image.convert("RGB"), dtype=np.float32) / 255
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+
+
+def write_image(image: Image.Image, path: Path) -> None:
+    """Write an image in the format of its file's ending.
+
+    Raises:
+        OSError: if it cannot be written; an earlier file of that name is left as it was.
+    """
+    with whole_file(path) as file:
+        image.save(file, format=Image.registered_extensions()[path.suffix.lower()])
 
 
 def make_folder(path: Path, flag: str) -> None:

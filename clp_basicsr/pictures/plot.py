@@ -16,7 +16,7 @@ from PIL import Image
 
 from clp_basicsr.pictures.canvas import check_matplotlib, new_figure, pixels
 from clp_basicsr.pictures.curves import Curve, Run, read_run
-from clp_basicsr.pictures.files import make_folder
+from clp_basicsr.pictures.files import make_folder, write_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
         if not _has_clp(each):
             print(f"'{each.name}' has no clp_ numbers: it was trained without CLPLoss.")
     make_folder(options.file.parent, "-o")
-    Image.fromarray(pixels(draw_curves(runs))).save(options.file)
+    write_image(Image.fromarray(pixels(draw_curves(runs))), options.file)
     print(f"picture  {options.file}")
 
 

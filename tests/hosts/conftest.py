@@ -1,5 +1,6 @@
 """Pairs to train on. This file imports clp_basicsr before any test here imports basicsr."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -49,3 +50,14 @@ def write_pair(folder: Path, name: str, size: int = SIZE) -> None:
     for part, image in (("gt", photo), ("lq", small)):
         (folder / part).mkdir(exist_ok=True)
         assert cv2.imwrite(str(folder / part / f"{name}.png"), image)
+
+
+@pytest.fixture
+def triples(pairs: Path, tmp_path: Path) -> Path:
+    """The pairs, and beside each GT its photographic negative: GT + NEG is white, under any crop and flip."""
+    folder = tmp_path / "triples"
+    shutil.copytree(pairs, folder)
+    (folder / "neg").mkdir()
+    for file in (folder / "gt").iterdir():
+        assert cv2.imwrite(str(folder / "neg" / file.name), 255 - cv2.imread(str(file)))
+    return folder

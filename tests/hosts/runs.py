@@ -18,6 +18,14 @@ from hosts.options import Options, write
 PACKAGE_ROOT = Path(clp_basicsr.__file__).parents[1]
 TESTS = Path(__file__).parents[1]
 
+SHIM_BY_HAND = """
+import sys, types
+from torchvision.transforms.functional import rgb_to_grayscale
+module = types.ModuleType("torchvision.transforms.functional_tensor")
+module.rgb_to_grayscale = rgb_to_grayscale
+sys.modules[module.__name__] = module
+"""
+
 
 def train(folder: Path, options: Options, *flags: str) -> Path:
     """Run ``clp_basicsr.train`` in ``folder`` and return the folder of the experiment."""

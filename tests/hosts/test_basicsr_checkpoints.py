@@ -182,6 +182,11 @@ def test_a_damaged_checkpoint_that_was_asked_for_is_an_error(file: str, experime
     assert str(experiment / file) in str(raised.value)
 
 
+def test_the_folder_of_the_states_is_no_state(experiment: Path) -> None:
+    with pytest.raises(DamagedCheckpointError, match=r"/training_states' cannot be read \(Is a directory\)"):
+        load_resume_state(opt_of(experiment, auto_resume=False, resume_state=str(experiment / "training_states")))
+
+
 def test_a_network_that_was_asked_for_as_a_state(experiment: Path) -> None:
     network = experiment / "models" / "net_g_3.pth"
     with pytest.raises(DamagedCheckpointError, match=r"net_g_3\.pth' is no training state"):

@@ -123,11 +123,11 @@ def test_a_second_loss_is_not_built(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "SRModel has built 1 of the 2 losses that stand as ['perceptual_opt', 'style_opt'] below `train`" in line
 
 
-@pytest.mark.parametrize(("start_iter", "lines"), [(4, 1), (3, 0)])
+@pytest.mark.parametrize(("start_iter", "total_iter", "lines"), [(4, 4, 1), (3, 4, 0), (4, 4.0, 1)])
 def test_a_loss_that_never_has_its_turn(
-    start_iter: int, lines: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start_iter: int, total_iter: float, lines: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = train_options(tmp_path, perceptual={**PERCEPTUAL, "start_iter": start_iter}, total_iter=4)
+    options = train_options(tmp_path, perceptual={**PERCEPTUAL, "start_iter": start_iter}, total_iter=total_iter)
     said = said_in(options, tmp_path, capsys)
     assert len(said) == lines
     assert all("`start_iter: 4`, but the run has `total_iter: 4`" in line for line in said)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hosts.runs import python, succeeded
+from hosts.runs import SHIM_BY_HAND, python, succeeded
 
 WITHOUT_BASICSR = """
 import sys
@@ -15,14 +15,6 @@ class Blocker:
         if name.split(".")[0] == "basicsr":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Blocker())
-"""
-
-SHIM_BY_HAND = """
-import sys, types
-from torchvision.transforms.functional import rgb_to_grayscale
-module = types.ModuleType("torchvision.transforms.functional_tensor")
-module.rgb_to_grayscale = rgb_to_grayscale
-sys.modules[module.__name__] = module
 """
 
 # One step of a model that came from this `basicsr`: the loss is registered, finds its LR batch, and is logged.

@@ -2,28 +2,15 @@
 
 import importlib
 import pickle
-import shutil
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 import torch
 
 from hosts.options import PERCEPTUAL, Options, train_options
 from hosts.records import CLP_KEYS, Records, log_entries
 from hosts.runs import isolated, python, succeeded, train
-
-
-@pytest.fixture
-def triples(pairs: Path, tmp_path: Path) -> Path:
-    """The pairs, and beside each GT its photographic negative: GT + NEG is white, under any crop and flip."""
-    folder = tmp_path / "triples"
-    shutil.copytree(pairs, folder)
-    (folder / "neg").mkdir()
-    for file in (folder / "gt").iterdir():
-        assert cv2.imwrite(str(folder / "neg" / file.name), 255 - cv2.imread(str(file)))
-    return folder
 
 
 def with_files(folder: Path, neg: Any, **train: Any) -> Options:

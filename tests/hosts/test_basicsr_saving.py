@@ -7,12 +7,10 @@ import errno
 import io
 import os
 import re
-import resource
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,18 +18,20 @@ from typing import Any
 import pytest
 import torch
 from basicsr.models import base_model
+from limits import small_disk, small_files
 
+from clp_basicsr import disk
 from clp_basicsr.cli import main
-from clp_basicsr.hosts import disk
-from clp_basicsr.hosts.disk import NotSavedError, named_if_the_disk_is_full, room_at
+from clp_basicsr.disk import NotSavedError, named_if_the_disk_is_full, room_at
 from clp_basicsr.hosts.saving import Saving
-from clp_basicsr.hosts.whole_files import whole_file
-from hosts.options import Options, train_options, write
+from clp_basicsr.whole_files import whole_file
+from hosts.options import Options, train_options, with_validation, write
 from hosts.records import log_entries
 from hosts.runs import isolated, python, train
 
 # Its network takes 0.4 MB, the state of its optimizer 0.8 MB.
 WIDE: Options = {"type": "SRVGGNetCompact", "num_feat": 64, "num_conv": 2, "upscale": 4}
+_A_NETWORK = 600_000  # bytes: more than one of `WIDE`, less than its state
 
 # Kills the process when 2000 bytes of a file are on the disk.
 DIES_WHILE_SAVING = """
@@ -84,29 +84,6 @@ def test_killed_inside_the_writing_of_a_file(file: str, pairs: Path, tmp_path: P
     assert names(experiment) == files
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """Make ``folder`` a file system with room for one checkpoint of `WIDE` and a network more."""
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True)
-    if mount.returncode != 0:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mount.stderr.decode().strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@contextmanager
-def small_files() -> Iterator[None]:
-    """Files larger than the network of `WIDE` fail in the middle, as they do where a quota ends."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """BasicSR waits a second after each of its three tries."""
@@ -126,14 +103,14 @@ def test_no_room_for_a_checkpoint(limit: str, pairs: Path, tmp_path: Path, capsy
             with isolated(tmp_path):
                 main(["train", "-opt", file, "--force_yml", "train:total_iter=1"])
         experiment = tmp_path / "experiments" / "tiny"
-        with small_files() if limit == "file size" else ExitStack(), isolated(tmp_path):
+        with small_files(_A_NETWORK) if limit == "file size" else ExitStack(), isolated(tmp_path):
             capsys.readouterr()
             assert main(["train", "-opt", file, "--auto_resume"]) == 1
         said = capsys.readouterr().err.splitlines()[-1]
         assert said.startswith(f"clp-basicsr train: '{experiment}/training_states/2.state' could not be saved: ")
         assert ("No space left" if limit == "disk" else "File too large") in said
         assert re.search(r"It takes 8\d\d\.\d kB, and \S+ .B are free there\. Make room", said)
-        assert "--auto_resume goes on from the last checkpoint" in said
+        assert said.endswith("from the last checkpoint, where there is one: the same command with --auto_resume.")
         assert names(experiment) >= {"net_g_1.pth", "1.state", "net_g_2.pth"}
         assert not {name for name in names(experiment) if "2.state" in name}
 
@@ -164,7 +141,7 @@ def test_basicsrs_three_tries(failures: int, pairs: Path, tmp_path: Path, monkey
     monkeypatch.setattr(os, "fsync", FailingDisk(failures))
     models = tmp_path / "experiments" / "tiny" / "models"
     if failures == 3:
-        with pytest.raises(NotSavedError, match=r"net_g_1\.pth' could not be saved: Input/output error\. --auto"):
+        with pytest.raises(NotSavedError, match=r"net_g_1\.pth' could not be saved: Input/output error\.$"):
             train(tmp_path, saving_every_iteration(pairs))
         assert not list(models.iterdir())
     else:
@@ -267,6 +244,20 @@ def test_room_is_that_of_the_file_system_itself(part: str, tmp_path: Path) -> No
     with small_disk(tmp_path):
         (tmp_path / "file").touch()
         assert room_at(tmp_path / part) == "2.1 MB are free there"
+
+
+def test_images_of_a_validation_on_a_full_disk(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV only says that it failed, and BasicSR no more than that."""
+    options = with_validation(train_options(pairs, total_iter=1), pairs, every=1)
+    options["val"]["save_img"] = True
+    file = str(write(options, tmp_path))
+    monkeypatch.setattr("cv2.imwrite", lambda *_: False)
+    with isolated(tmp_path):
+        assert main(["train", "-opt", file]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"'\S+/visualization/\S+\.png' could not be written: .* free there\. Make room there\.", said)
 
 
 def test_other_errors_of_the_disk_are_left_as_they_are() -> None:

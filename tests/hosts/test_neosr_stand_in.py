@@ -19,7 +19,7 @@ PACKAGE = {
         from neosr.losses import *
         from neosr.models import *
     """,
-    "neosr/utils/__init__.py": "",
+    "neosr/utils/__init__.py": "from neosr.utils.logger import get_root_logger",
     "neosr/utils/registry.py": """
         class Registry(dict):
             def register(self, loss):
@@ -28,6 +28,11 @@ PACKAGE = {
         LOSS_REGISTRY = Registry()
     """,
     "neosr/utils/logger.py": """
+        import logging
+
+        def get_root_logger():
+            return logging.getLogger("neosr")
+
         def get_dist_info():
             return 0, 1
 
@@ -157,6 +162,12 @@ def test_steps_on_a_clamped_output(stand_in: Path) -> None:
     optimizer.step()
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(out["network"][name], tensor)
+
+
+def test_a_loss_that_never_has_its_turn(stand_in: Path) -> None:
+    save_options(stand_in, logger={"total_iter": 1})
+    run = python("run.py", folder=stand_in)
+    assert "CLPLoss has `start_iter: 1`, but the run has `total_iter: 1`: it trains without it." in run.stderr
 
 
 def test_eco_is_refused(stand_in: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import io
+import re
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from limits import small_files
 from PIL import Image
 from torch import Tensor
 
@@ -106,6 +108,16 @@ def test_the_files(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.testing.assert_array_equal(shown["image-SR"], shown["image-LR"])
     assert 0 < np.abs(shown["image-LR"] - shown["image-GT"]).mean() < 30
     np.testing.assert_array_equal(shown["maps of every layer"], sheet)
+
+
+def test_a_full_disk_leaves_what_was_there(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--layers", LAYERS[0]) == 0
+    made = {path: path.read_bytes() for path in files.iterdir()}
+    with small_files(50_000):
+        assert run("--layers", *LAYERS) == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"clp-basicsr inspect: '\S+/inspect_gt.png' could not be written: File.*free there.*\n", said)
+    assert {path: path.read_bytes() for path in files.iterdir()} == made
 
 
 def test_panels_and_their_scales(photo_batch: Photos) -> None:
