@@ -124,7 +124,9 @@ def yaml_hint(given: object) -> str:
         return ""
     if not finite:
         return ""
-    return f" YAML reads 1e-4 as text: write it as `!!float {given}`."
+    if "e" in str(given).lower():
+        return f" YAML reads 1e-4 as text: write it as `!!float {given}`."
+    return f" Write it without quotes: {given}."
 
 
 def layer_weights(given: object) -> dict[str, float] | None:

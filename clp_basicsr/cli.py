@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 
 from clp_basicsr import __version__
@@ -46,13 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _failed(options.command, f"'{error.filename}' cannot be read or written: {error.strerror}.")
     except (TypeError, ValueError) as error:
-        if options.command in _BASICSRS_FLAGS:
+        if options.command in _BASICSRS_FLAGS and not _is_about_keywords(error):
             raise
         return _failed(options.command, str(error))
     except KeyboardInterrupt:
         print(f"\nclp-basicsr {options.command}: stopped. {_how_to_continue(options.command)}", file=sys.stderr)
         return 130
     return 0
+
+
+def _is_about_keywords(error: BaseException) -> bool:
+    """Say whether it is this package's own word on a loss that BasicSR builds: then it says what to do."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    of_a_loss = any(frame.f_code.co_name == "build_loss" for frame in frames)
+    return of_a_loss and frames[-1].f_globals["__name__"].startswith("clp_basicsr.")
 
 
 def _failed(command: str, text: str) -> int:

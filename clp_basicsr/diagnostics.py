@@ -60,7 +60,6 @@ class Report(NamedTuple):
         return {**by_layer, **{f"clp/{name}": value for name, value in self.whole.items() if value == value}}
 
 
-@torch.no_grad()
 def diagnose_layer(anchor: Tensor, positive: Tensor, negatives: Tensor, terms: Terms) -> Tensor:
     """Return the numbers of `LAYER` for features as a criterion gets them, shape ``(7,)``.
 
@@ -68,21 +67,34 @@ def diagnose_layer(anchor: Tensor, positive: Tensor, negatives: Tensor, terms: T
     channel: 0 at the negative, 1 at GT; ``overshoot`` is what is beyond 1; ``flat`` the share of
     channels whose gap is too small to say; ``from_negative`` SR's distance from the negative over the gap.
     """
+    return _numbers_of(_sums(anchor, positive, negatives, terms, share=1.0))
+
+
+def _numbers_of(sums: Tensor) -> Tensor:
+    *rest, count = sums.unbind()
+    telling = {LAYER.index(name) for name in ("progress", "overshoot", "from_negative")}
+    count = count.clamp(min=1)
+    return torch.stack([each / count if place in telling else each for place, each in enumerate(rest)])
+
+
+@torch.no_grad()
+def _sums(anchor: Tensor, positive: Tensor, negatives: Tensor, terms: Terms, share: float) -> Tensor:
+    """Return what adds up over the parts of a batch: means times their share, or sums and, at the end, of how many."""
     d = measure(anchor, positive, negatives, _L2)
     tells = d.gap > 0.5 * d.unit
-    count = tells.sum().clamp(min=1)
     # 2 <sr-neg, gt-neg> = N^2 + P^2 - A^2: of the distances alone, without another map the size of the features.
     squares = d.to_negatives.square() + d.gap.square() - d.to_positive.square()
     gone = torch.where(tells, squares / (2 * d.gap.square()).clamp(min=torch.finfo(d.gap.dtype).tiny), 0)
     away = torch.where(tells, d.to_negatives / d.unit, 0)
     numbers = (
-        terms.pull,
-        terms.push,
-        terms.active,
-        gone.sum() / count,
-        torch.where(tells, torch.relu(gone - 1), 0).sum() / count,
-        1 - tells.to(gone.dtype).mean(),
-        away.sum() / count,
+        share * terms.pull,
+        share * terms.push,
+        share * terms.active,
+        gone.sum(),
+        torch.relu(gone - 1).sum(),
+        share * (1 - tells.to(gone.dtype).mean()),
+        away.sum(),
+        tells.sum(),
     )
     return torch.stack([number.detach().to(gone.dtype) for number in numbers])
 
@@ -154,7 +166,7 @@ class Probe:
     def __init__(self) -> None:
         """Begin with the first call."""
         self.calls = 0
-        self.layers: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}
         self.range: Tensor | None = None
         self.gradient_ratios: deque[Tensor] = deque(maxlen=3)
 
@@ -163,9 +175,9 @@ class Probe:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return False  # a count would mean a compilation for every call; a validation is no part of the training
         self.calls += 1
-        if self.calls % EVERY != 1:
+        if self.calls > 1 and self.calls % EVERY:  # the first, and those that hosts log: every 50th, every 100th
             return False
-        self.layers = {}
+        self.sums = {}
         self.range = torch.stack(target.detach().float().aminmax())
         return True
 
@@ -173,8 +185,8 @@ class Probe:
         self, name: str, anchor: Tensor, positive: Tensor, negatives: Tensor, terms: Terms, share: float = 1.0
     ) -> None:
         """Measure a layer, of which these images are a ``share``."""
-        numbers = share * diagnose_layer(anchor, positive, negatives, terms)
-        self.layers[name] = self.layers[name] + numbers if name in self.layers else numbers
+        sums = _sums(anchor, positive, negatives, terms, share)
+        self.sums[name] = self.sums[name] + sums if name in self.sums else sums
 
     def gradient_is_due(self, sr: Tensor) -> bool:
         """Say whether `watch_gradient` is wanted for the call that comes next."""
@@ -209,11 +221,12 @@ class Probe:
 
     def latest(self) -> Diagnostics | None:
         """Return what was measured last, None before the first call."""
-        if self.range is None or not self.layers:
+        if self.range is None or not self.sums:
             return None
         nan = self.range.new_tensor(float("nan"))
         ratio = torch.stack((*self.gradient_ratios,)).nanmedian() if self.gradient_ratios else nan
-        return Diagnostics(dict(self.layers), torch.stack((ratio.to(self.range), *self.range)))
+        layers = {name: _numbers_of(sums) for name, sums in self.sums.items()}
+        return Diagnostics(layers, torch.stack((ratio.to(self.range), *self.range)))
 
 
 def log_entries(reports: Mapping[str, Report]) -> dict[str, float]:

@@ -31,8 +31,21 @@ def squared_norm_of_pixel_loss(sr: Tensor, target: Tensor, model: Any | None) ->
     """Return the squared gradient norm of the pixel loss at ``sr``, 0-dim; arguments as in `squared_norms`."""
     leaf = sr.detach().requires_grad_()
     target = target.clone() if target.is_inference() else target  # autograd does not take those of inference mode
-    (pixel,) = torch.autograd.grad(_pixel_loss(leaf, target, model), leaf)
+    with _kept_as_it_is():
+        (pixel,) = torch.autograd.grad(_pixel_loss(leaf, target, model), leaf)
     return pixel.float().square().sum()
+
+
+def _kept_as_it_is() -> AbstractContextManager[None]:
+    """Hide what is kept inside from torch.utils.checkpoint around it, which counts what it has to compute again."""
+    hooks: AbstractContextManager[None] = torch.autograd.graph.saved_tensors_hooks(lambda each: each, lambda each: each)
+    return hooks
+
+
+def inside_a_backward_pass() -> bool:
+    """Say whether this is computed in one, as by torch.utils.checkpoint, which computes again what it did not keep."""
+    task = getattr(torch._C, "_current_graph_task_id", lambda: -1)
+    return not torch.compiler.is_compiling() and task() != -1
 
 
 def _pixel_loss(sr: Tensor, target: Tensor, model: Any | None) -> Tensor:
@@ -66,8 +79,10 @@ def _why_no_loss(value: object) -> str:
 
 def walked_twice() -> AbstractContextManager[None]:
     """Let compiled graphs that are made or walked inside keep their buffers for a second backward pass."""
-    from torch._functorch import config
-
+    try:
+        from torch._functorch import config
+    except ImportError:  # it is torch's own affair; without it, graphs are walked as they are
+        return nullcontext()
     if hasattr(config, "donated_buffer") and not torch.compiler.is_compiling():
         kept: AbstractContextManager[None] = config.patch(donated_buffer=False)
         return kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from clp_basicsr.criteria import Criterion
 from clp_basicsr.distances import DISTANCES
+from clp_basicsr.float16_range import features_in_range
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import at_least_float32, check_images, resize_to
 from clp_basicsr.loss import CLPLoss
@@ -101,7 +103,8 @@ def inspect(
     with torch.no_grad():
         negatives, criterion, left_out = alone(loss, gt, small, lr)
         references = References.of(gt, negatives)
-    network = TiledNetwork(loss.features, shown, tile, overlap)
+    extract = partial(features_in_range, loss.features) if loss.extractor.computes_in_float16 else loss.features
+    network = TiledNetwork(extract, shown, tile, overlap)
     seen, anchors = network.features(references.images()), network.features(shown)
     views: dict[str, tuple[LayerMaps, _Numbers]] = {}
     at_features: dict[str, Tensor] = {}

@@ -23,6 +23,7 @@ from clp_basicsr.extractors.precision import PRECISIONS
 from clp_basicsr.float16_range import features_in_range
 from clp_basicsr.frames import as_images
 from clp_basicsr.gpu.distances import make_ready
+from clp_basicsr.gradients import inside_a_backward_pass
 from clp_basicsr.images import as_rgb, at_least_float32, check_images, check_tensor
 from clp_basicsr.negatives import (
     Negative,
@@ -218,9 +219,16 @@ class CLPLoss(BoundModule):
 
         Raises:
             TypeError: if an input is not a floating point tensor.
-            ValueError: if shapes, channels, sizes or devices do not fit, or ``lr`` is None and the
-                loss is bound to no model that has one.
+            ValueError: if shapes, channels, sizes or devices do not fit, ``lr`` is None and the
+                loss is bound to no model that has one, or it is computed again in a backward pass
+                where that would give another loss.
         """
+        if self._counts and inside_a_backward_pass():
+            raise ValueError(
+                "CLPLoss must not be computed again in the backward pass, as torch.utils.checkpoint does, where it "
+                "counts iterations or draws its negatives: it would be another loss. Leave it out of what is "
+                "checkpointed; `checkpoint: true` computes its network again, and nothing else."
+            )
         if self._counts and torch.is_grad_enabled() and getattr(sr, "requires_grad", False):
             self.clock.tick()
         strength = 1.0 if self.schedule.always_full else self.schedule.strength(self._iteration())
@@ -301,7 +309,6 @@ class CLPLoss(BoundModule):
         finally:
             self.sources = sources
         self.take_summary()
-        self._probe = self._probe and Probe()
 
     def take_summary(self) -> Summary | None:
         """Return ``summary`` and forget it, so that a later step does not report it again."""
@@ -322,7 +329,6 @@ class CLPLoss(BoundModule):
         self, images: Tensor, run: Callable[[FeatureExtractor, Tensor], dict[str, Tensor]] | None = None
     ) -> dict[str, Tensor]:
         """Return the network's feature maps of `prepared` images, by layer; without ``run`` in at least float32."""
-        self.extractor.make_ready(images)  # a compiled graph could not say what is wrong
         images = images if self.input_scale == 1 else images * self.input_scale
         return self.extractor(images) if run is None else run(self.extractor, images)
 

@@ -78,6 +78,7 @@ def test_second_run_continues_and_fresh_keeps_the_earlier_one(
     (folder / RUN / "models/net_g_latest.pth").unlink()  # as after a kill between the last checkpoint and this
     _demo(folder, "--iterations", "6")
     assert "has its 6 iterations" in capsys.readouterr().out
+    assert (folder / RUN / "models/net_g_latest.pth").is_file()  # the pages' next commands ask for it
 
     _demo(folder, "--iterations", "9")
     assert "at iteration 6 of 9" in capsys.readouterr().out

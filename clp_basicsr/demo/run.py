@@ -20,6 +20,7 @@ from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.basicsr_network import load_network
 from clp_basicsr.hosts.checkpoints import newest_whole
 from clp_basicsr.loss import CLPLoss
+from clp_basicsr.whole_files import whole_file
 
 _DATA = Path("datasets/clp_demo")
 
@@ -52,12 +53,21 @@ def run(model: str, weights: str | None, iterations: int, *, fresh: bool) -> Non
         check_that_the_loss_is(text, folder / options.name)  # BasicSR's copy
     options.write_text(text, encoding="utf-8")
     if done >= iterations:
+        _provide_latest(folder / "models", done)
         print(f"The run in '{folder}' has its {done} iterations. To start anew: clp-basicsr demo --fresh")
     else:
         print(_announcement(folder, done, iterations, fresh))
         _train(options, folder, done, iterations)
     network = load_network(opt, folder / "models" / f"net_g_{_iterations_done(folder, opt)}.pth")
     _report(options, folder, loss, network)
+
+
+def _provide_latest(models: Path, done: int) -> None:
+    """Write what BasicSR writes at the end of a run, which one that was stopped has not come to."""
+    latest = models / "net_g_latest.pth"
+    if not latest.exists():
+        with whole_file(latest) as file:
+            file.write((models / f"net_g_{done}.pth").read_bytes())
 
 
 def _announcement(folder: Path, done: int, iterations: int, fresh: bool) -> str:

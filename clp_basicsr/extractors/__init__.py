@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -79,7 +80,7 @@ def build_extractor(
         )
     home = torch.empty(0).device  # the default device, which neosr and others set to the GPU
     # Built there, a Hugging Face network would need `accelerate`, and an untrained one would be another one.
-    with torch.device("cpu"):
+    with torch.device("cpu"), _float32_by_default():
         extractor = build(
             name,
             layers,
@@ -91,6 +92,17 @@ def build_extractor(
         if extractor.can_hold_half_weights:
             round_weights(extractor, precision)
     return extractor.to(home)
+
+
+@contextmanager
+def _float32_by_default() -> Iterator[None]:
+    """Build in the precision that a network is asked for in, whatever a host has made torch's default."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _path_of(weights: object) -> str | None:

@@ -52,12 +52,13 @@ def _logged(log_vars: Mapping[str, Any]) -> list[Any]:
 def report(message_logger: Any, models: Iterable[Any], iteration: int) -> None:
     """Send what the models' losses measured last to TensorBoard, and say once what is wrong."""
     for model in models:
-        losses = {name: each for name, each in held_losses(model).items() if each.diagnostics is not None}
-        reports = {name: each.diagnostics.read() for name, each in losses.items()}  # type: ignore[union-attr]
+        losses = held_losses(model)
+        reports = {name: seen.read() for name, each in losses.items() if (seen := each.diagnostics) is not None}
         _send(message_logger, reports, iteration)
         weight = _small_on_purpose(model)
-        for name, each in losses.items():
-            found = diagnostics.warnings(reports[name], float(each.weight), weight, range_norm=each.range_norm)
+        for name, read in reports.items():
+            each = losses[name]
+            found = diagnostics.warnings(read, float(each.weight), weight, range_norm=each.range_norm)
             _warn_once(message_logger, each, found)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from clp_basicsr import CLPLoss, build_extractor, compiling
 from clp_basicsr.extractors import precision
@@ -148,6 +149,31 @@ def saved_bytes(loss: CLPLoss, images: Images) -> int:
     storages = [holder.tensor.untyped_storage() for holder in kept]
     assert value.requires_grad
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+@pytest.mark.parametrize("reentrant", [False, True], ids=str)
+def test_somebody_elses_checkpoint_around_it(reentrant: bool, images: Images) -> None:
+    results = []
+    for wrapped in (False, True):
+        loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_1": 1.0})
+        sr = images.sr.detach().requires_grad_()
+        inputs = sr, images.gt, images.lr
+        value = checkpoint(loss, *inputs, use_reentrant=reentrant) if wrapped else loss(*inputs)
+        value.backward()
+        results.append((value.detach(), sr.grad))
+    for one, other in zip(*results):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("reentrant", [False, True], ids=str)
+@pytest.mark.parametrize("keywords", [{"negatives": "degraded"}, {"warmup_iter": 10}, {"auto_weight": 0.1}], ids=str)
+def test_what_would_be_another_loss_is_not_computed_again(
+    keywords: dict[str, Any], reentrant: bool, images: Images
+) -> None:
+    loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_1": 1.0}, **keywords)
+    inputs = images.sr.detach().requires_grad_(), images.gt, images.lr
+    with pytest.raises(ValueError, match=r"must not be computed again .* `checkpoint: true`"):
+        checkpoint(loss, *inputs, use_reentrant=reentrant).backward()
 
 
 @pytest.mark.parametrize("network", ["dino"], indirect=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from clp_basicsr import CLPLoss
 from clp_basicsr.inspection import inspect
 
-from .oracles import crop, enlarged
+from .oracles import crop, enlarged, upsampled
 
 Photos = tuple[Tensor, Tensor]
 LAYERS = {"relu1_2": 1.0, "relu2_2": 0.5}
@@ -52,6 +52,20 @@ def test_value_gradient_and_shares_are_the_losss(name: str, vgg_weights: Path, p
         assert expected == pytest.approx(float(getattr(loss.summary, number)), rel=1e-6)
     assert sum(view.loss_share for view in seen.layers.values()) == pytest.approx(1)
     assert sum(view.gradient_share for view in seen.layers.values()) == pytest.approx(1)
+
+
+def test_gradient_in_float16_is_the_losss(vgg_weights: Path) -> None:
+    """Small numbers of large images would be 0 there, if nothing scaled them."""
+    torch.manual_seed(0)
+    gt = F.avg_pool2d(torch.rand(1, 3, 260, 260), 5, 1)
+    lr = F.avg_pool2d(gt, 4)
+    sr = torch.lerp(upsampled(lr, gt.shape[-2:]), gt, 0.4).requires_grad_()
+    weights = {"relu1_1": 1 / 32, "relu2_1": 1 / 16}
+    loss = CLPLoss("vgg", weights=vgg_weights, layer_weights=weights, input_scale=255.0, precision="float16")
+    (gradient,) = torch.autograd.grad(loss.evaluate(sr, gt, lr), sr)
+    expected = gradient[0].norm(dim=0)
+    seen = inspect(loss, sr, gt, lr).gradient
+    assert (seen - expected).norm() / expected.norm() < 0.01
 
 
 def test_shares_are_those_of_a_loss_with_one_layer(vgg_weights: Path, photo_batch: Photos) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,22 @@ def test_two_builds_are_equal(model: str, photo_batch: Photos) -> None:
     assert all(torch.equal(*pair) for pair in pairs)
     assert any(pair[0].dim() == 4 and pair[0].std() > 0 for pair in pairs)
     assert first(*images) == second(*images) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("model", [*NETWORKS, "random_convs"])
+def test_the_default_precision_of_a_host_is_not_the_networks(model: str, dtype: torch.dtype) -> None:
+    build = partial(CLPLoss, preset="rlfn") if model == "random_convs" else partial(untrained, model)
+    expected = build()
+    torch.set_default_dtype(dtype)
+    try:
+        built = build()
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(built.buffers(), expected.buffers(), strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
 
 
 def random_state_of_numpy() -> NDArray[np.uint32]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from clp_basicsr.cli import main
 from clp_basicsr.hosts import basicsr_launch
 from clp_basicsr.hosts.option_file import OptionFileError, check_losses, check_sections, read_option_file
 from hosts.options import PERCEPTUAL, evaluation_options, train_options, write
@@ -17,6 +18,7 @@ from hosts.runs import isolated, train
         ({"loss_wieght": 0.1}, TypeError, "`loss_wieght`.*Did you mean 'loss_weight'?"),
         ({"loss_weight": "1e-4"}, TypeError, "`loss_weight`.*!!float 1e-4"),
         ({"push_weight": "1e-4"}, TypeError, "`push_weight`.*!!float 1e-4"),
+        ({"push_weight": "0.5"}, TypeError, "`push_weight`.*Write it without quotes: 0.5"),
         ({"margin": "1e-4"}, (TypeError, ValueError), "`margin`.*!!float 1e-4"),
         ({"layer_weights": {"relu1_2": "1e-1"}}, TypeError, "relu1_2.*!!float 1e-1"),
         ({"perceptual_weight": 1.0}, TypeError, "`perceptual_weight`.*`loss_weight`"),
@@ -30,6 +32,18 @@ def test_what_the_person_reads(
     options = train_options(pairs, perceptual={**PERCEPTUAL, **changed})
     with pytest.raises(error, match=message):
         train(tmp_path, options)
+
+
+def test_a_loss_that_cannot_be_built_is_one_line(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(train_options(pairs, perceptual={**PERCEPTUAL, "loss_wieght": 0.1}), tmp_path)
+    with isolated(tmp_path):
+        assert main(["train", "-opt", str(file)]) == 1
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("clp-basicsr train: ")
+    assert "Did you mean 'loss_weight'?" in said.splitlines()[-1]
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("block", [{}, False, None])
