@@ -77,16 +77,32 @@ def test_loss_weight_is_the_cap() -> None:
     )
 
 
-def test_measured_often_at_first_and_then_every_so_many_iterations() -> None:
-    model = Model()
+@pytest.mark.parametrize("with_model", [False, True])
+def test_measured_often_at_first_and_then_every_so_many_iterations(with_model: bool) -> None:
+    """Without a model to read it from, every call that trains is an iteration."""
+    model, loss = Model(), loss_with(auto_weight=SHARE)
+    if with_model:
+        loss.bind(model)
+    measured, weight = [], 0.0
+    for iteration in range(1, 10 + EVERY + 2):
+        model.at(iteration)
+        loss(leaf(1 / (1 + iteration % 7)), GT, LR)  # another weight is wanted than for the call before
+        if float(loss.weight) != weight:
+            measured.append(iteration)
+        weight = float(loss.weight)
+    assert measured == [*range(1, 11), 10 + EVERY]
+
+
+def test_measured_at_once_where_the_iteration_goes_back() -> None:
+    """A training that goes on from an earlier checkpoint, or begins anew, with the same model."""
+    model, measured = Model(), []
     loss = loss_with(auto_weight=SHARE).bind(model)
-    measured = []
-    for iteration in (*range(1, 15), 10 + EVERY - 1, 10 + EVERY, 10 + EVERY + 1):
+    for iteration in (*range(991, 1001), 5, 6, 5 + EVERY):
         before = model.pixel_calls
         loss.bind(model.at(iteration))(leaf(), GT, LR)
         if model.pixel_calls > before:
             measured.append(iteration)
-    assert measured == [*range(1, 11), 10 + EVERY]
+    assert measured == [*range(991, 1001), 5, 5 + EVERY]
 
 
 def test_weight_is_an_even_mean_at_first_and_then_a_moving_average() -> None:

@@ -88,12 +88,16 @@ def test_floor_is_taken_per_image() -> None:
     torch.testing.assert_close(together, torch.stack(single).mean(), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize(("distance", "order"), [("l2", 2.0), ("l1", 1.0)])
-def test_fixed_margin_is_torchs_triplet_margin_loss(distance: str, order: float) -> None:
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize(("distance", "order", "margin"), [("l2", 2.0, 2.5), ("l1", 1.0, 4.0)])
+def test_fixed_margin_is_torchs_triplet_margin_loss(distance: str, order: float, margin: float, swap: bool) -> None:
     anchor, positive, negatives = triple(2, 5, 4, 6)
-    terms = FixedMarginTriplet(DISTANCES[distance], 2.5)(anchor, positive, negatives, weight=0.7)
+    if swap:  # beyond GT, where the negative is nearer to it than to SR
+        anchor = 3.5 * positive - 2.5 * anchor
+    terms = FixedMarginTriplet(DISTANCES[distance], margin, swap=swap)(anchor, positive, negatives, weight=0.7)
     flat = [(0.7 * each).flatten(2) for each in (anchor, positive, negatives[0])]
-    expected = nn.TripletMarginLoss(margin=2.5, p=order)(*flat)
+    expected = nn.TripletMarginLoss(margin=margin, p=order, swap=swap)(*flat)
+    assert expected > 0
     torch.testing.assert_close(terms.loss, expected, rtol=1e-12, atol=0)
     (gradient,) = torch.autograd.grad(terms.loss, anchor)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, anchor)[0], rtol=1e-10, atol=1e-14)
@@ -161,6 +165,13 @@ EVERY: dict[str, Criterion] = {
     "infonce": InfoNCE(),
     "directional": Directional(),
 }
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "fixed"])  # that one's hinges may be open at GT
+def test_terms_at_gt_are_not_active(name: str) -> None:
+    anchor, positive, negatives = (each.detach() for each in triple(2, 5, 4, 6))
+    terms = EVERY[name](torch.stack((positive[0], anchor[1])), positive, negatives, 1.0)
+    assert terms.active.item() == 0.5
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -1,6 +1,9 @@
 """The numbers per layer against plain loops, and each warning by a loss that deserves it."""
 
+import copy
 import math
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -262,6 +265,21 @@ def test_in_parts_it_says_the_same(way: float) -> None:
             # Whether a difference of nothing is quite 0 is a matter of rounding.
             expected = {name: value for name, value in row.items() if name != "active"}
             assert {name: other.layers[layer][name] for name in expected} == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda loss: pickle.loads(pickle.dumps(loss))])
+def test_a_copy_measures_from_its_own_first_call_on(copied: Callable[[CLPLoss], CLPLoss]) -> None:
+    loss = one_layer()
+    for _ in range(2):
+        loss(HALF, GT, LR)
+    twin, fresh = copied(loss), one_layer()
+    assert twin.diagnostics is None
+    for each in (twin, fresh):
+        each(BICUBIC, GT, LR)
+    assert twin.diagnostics is not None
+    assert fresh.diagnostics is not None
+    assert loss.diagnostics is not None
+    assert twin.diagnostics.read().layers == fresh.diagnostics.read().layers != loss.diagnostics.read().layers
 
 
 def test_off() -> None:

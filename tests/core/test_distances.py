@@ -51,10 +51,11 @@ def test_size_is_the_distance_from_nothing(distance: str) -> None:
 
 @pytest.mark.parametrize("distance", ALL)
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_equal_features_are_at_distance_0_with_gradient_0(distance: str, value: float) -> None:
+@pytest.mark.parametrize("upstream", [1.0, 65536.0])  # the scale with which a float16 training begins
+def test_equal_features_are_at_distance_0_with_gradient_0(distance: str, value: float, upstream: float) -> None:
     first = torch.full((2, 5, 4, 6), value, requires_grad=True)
     between = DISTANCES[distance].between(first, torch.full((2, 5, 4, 6), value))
-    (gradient,) = torch.autograd.grad(between.sum(), first)
+    (gradient,) = torch.autograd.grad(upstream * between.sum(), first)
     assert torch.equal(between, torch.zeros_like(between))
     assert torch.equal(gradient, torch.zeros_like(first))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import correlate1d
 from torch import Tensor, nn
 
@@ -128,6 +129,23 @@ def test_degraded_by_nothing_is_lr() -> None:
     torch.testing.assert_close(same, UPSAMPLED)
 
 
+def test_degraded_is_made_smaller_by_the_mean_over_areas() -> None:
+    """Each pixel of LR counts, or what is left would depend on which ones are met."""
+    (smaller,) = drawn({"type": "degraded", "scale": [0.5, 0.5], "noise": [0, 0]})
+    torch.testing.assert_close(smaller, upsampled(F.avg_pool2d(LR, 2), (32, 32)))
+
+
+def test_degraded_draws_how_noisy_it_is() -> None:
+    grey = torch.full((1, 3, 32, 32), 0.5)
+    flat = Step(
+        grey, grey, grey, grey, lambda images: images, lambda: None, lambda: 1
+    )  # of one size: nothing is resized
+    (source,) = build_sources([{"type": "degraded", "count": 50, "scale": [1, 1], "noise": [0.02, 0.1]}])
+    spreads = [negative.images.std().item() for negative in source(flat)]
+    assert (min(spreads), max(spreads)) == pytest.approx((0.02, 0.1), abs=0.01)
+    assert np.mean(spreads) == pytest.approx(0.06, abs=0.01)
+
+
 @pytest.mark.parametrize(("of", "pool"), [("gt", GT), ("lr", UPSAMPLED)])
 def test_batch_gives_all_others_and_never_the_own(of: str, pool: Tensor) -> None:
     others = drawn({"type": "batch", "of": of})
@@ -209,6 +227,27 @@ def test_lagged_is_the_copys_output_and_leaves_the_network_alone() -> None:
     assert model.net_g.training
     assert not made.requires_grad
     assert all(torch.equal(before[name], value) for name, value in model.net_g.state_dict().items())
+
+
+class OfClips(nn.Module):
+    """A recurrent network, as far as shapes go: clips ``(N, T, 3, h, w)`` to clips."""
+
+    def __init__(self, of_frames: nn.Module) -> None:
+        super().__init__()
+        self.of_frames = of_frames
+
+    def forward(self, clips: Tensor) -> Tensor:
+        made: Tensor = self.of_frames(clips.flatten(0, 1))
+        return made.unflatten(0, clips.shape[:2])
+
+
+def test_lagged_of_clips_is_that_of_their_frames() -> None:
+    by_frames, recurrent = Model(), Model()
+    recurrent.net_g = OfClips(recurrent.net_g)  # type: ignore[assignment]
+    expected = loss_with("lagged").bind(by_frames)(SR, GT, LR)
+    assert expected > 0
+    of_a_clip = loss_with("lagged").bind(recurrent)(SR[None], GT[None], LR[None])
+    torch.testing.assert_close(of_a_clip, expected)
 
 
 def test_lagged_without_schedulers_counts_calls() -> None:
@@ -304,6 +343,15 @@ def test_sources_that_cannot_serve(negatives: str, model: Any, said: str) -> Non
     with pytest.raises(ValueError, match=r".") as caught:
         loss(SR[:1], GT[:1], LR[:1])
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_supplied_are_brought_to_gts_range_and_precision(dtype: torch.dtype) -> None:
+    """Images of another method may overshoot, as a resized or a float one does."""
+    model = Model()
+    model.neg = (2 * GT - 0.5).to(dtype)  # type: ignore[attr-defined]
+    (made,) = drawn("files", model)
+    torch.testing.assert_close(made, model.neg.clamp(0, 1).float())  # type: ignore[attr-defined]
 
 
 def test_supplied_of_another_size() -> None:

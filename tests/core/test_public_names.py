@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import clp_basicsr
-from clp_basicsr import CLPLoss, build_extractor
+from clp_basicsr import CLPLoss
 
 
 def installed() -> bool:
@@ -20,9 +20,9 @@ def installed() -> bool:
 
 
 def test_the_documented_names() -> None:
-    assert clp_basicsr.CLPLoss is CLPLoss
-    assert clp_basicsr.build_extractor is build_extractor
-    assert {"CLPLoss", "build_extractor", "register"} <= set(clp_basicsr.__all__)
+    offered: dict[str, object] = {}
+    exec("from clp_basicsr import *", offered)  # fails where a name stands in `__all__` alone
+    assert {"CLPLoss", "build_extractor", "register"} <= set(offered)
 
 
 @pytest.mark.skipif(not installed(), reason="clp_basicsr is not installed; a bare checkout has no clperceptual_loss")

@@ -141,6 +141,14 @@ def test_a_network_that_the_model_never_saves_is_not_missed(experiment: Path) ->
     assert resumed_from({**opt_of(experiment), "network_teacher": {}}) == 3
 
 
+def test_a_network_of_which_only_the_latest_is_left_is_missed(experiment: Path) -> None:
+    for iteration in (1, 2, 3):
+        (experiment / "models" / f"net_d_{iteration}.pth").unlink()
+    state = experiment / "training_states" / "3.state"
+    with pytest.raises(DamagedCheckpointError, match=r"net_d_3\.pth' is missing"):
+        load_resume_state(opt_of(experiment, auto_resume=False, resume_state=str(state)))
+
+
 def test_nor_one_whose_name_begins_that_of_another(experiment: Path) -> None:
     shutil.copy(experiment / "models" / "net_d_3.pth", experiment / "models" / "net_e_local_3.pth")
     assert resumed_from({**opt_of(experiment), "network_e": {}, "network_e_local": {}}) == 3

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from basicsr.models import build_model
 from basicsr.utils.logger import MessageLogger
+from core.oracles import upsampled
 
 from clp_basicsr.diagnostics import LAYER
 from hosts.options import PERCEPTUAL, SCALE, train_options
@@ -101,6 +102,36 @@ def test_beside_a_gan_loss_a_small_pixel_weight_is_on_purpose(
     assert all(
         f"the pixel loss's at weight 1: it paints artefacts. Set `auto_weight: {auto_weight}`" in x for x in lines
     )
+
+
+def test_beside_a_gan_loss_a_large_pixel_weight_is_not_taken_out(pairs: Path, tmp_path: Path) -> None:
+    """What the network feels is compared: the warning is no reason to lower a loss that is weak beside it."""
+    pixel_opt = {"type": "L1Loss", "loss_weight": 100.0, "reduction": "mean"}
+    perceptual = {**PERCEPTUAL, "loss_weight": 1.0}
+    options = train_options(pairs, model_type="ESRGANModel", perceptual=perceptual, pixel_opt=pixel_opt, total_iter=2)
+    experiment = train(tmp_path, options)
+    assert 0.1 < scalars(experiment)[2]["clp/gradient_ratio"] < 10  # at weight 1 a hundred times that
+    assert not [line for line in warned(experiment) if "gradient at the SR image" in line]
+
+
+@pytest.mark.parametrize("negatives", ["lr", "lagged"])
+def test_sr_that_equals_its_negative_is_news_but_for_the_networks_own_output(
+    negatives: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fresh copy of the network makes the same of LR as the network itself."""
+    options = train_options(tmp_path, perceptual={**PERCEPTUAL, "negatives": negatives})
+    options |= {"is_train": True, "dist": False, "rank": 0, "world_size": 1}
+    gt = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    lr = F.avg_pool2d(gt, SCALE)
+    said: list[str] = []
+    with isolated(tmp_path):
+        model, logger = build_model(options), MessageLogger(options, 0, Curves())
+        monkeypatch.setattr(logger.logger, "warning", said.append)
+        sr = upsampled(lr, (32, 32)).requires_grad_() if negatives == "lr" else model.net_g(lr)
+        model.cri_perceptual(sr, gt, lr)
+        for iteration in (1, 2):
+            logger({"epoch": 0, "iter": iteration, "lrs": [0.1], "time": 1.0, "data_time": 1.0})
+    assert len([line for line in said if "SR equals the upsampled LR" in line]) == (negatives == "lr")
 
 
 def test_images_normalised_to_minus_one(pairs: Path, tmp_path: Path) -> None:

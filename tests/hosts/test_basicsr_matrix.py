@@ -3,6 +3,7 @@
 import re
 from functools import partialmethod
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from clp_basicsr import metrics
+from clp_basicsr.hosts.video_validation import on_the_cpu
 from hosts.model_matrix import FRAMES, MATRIX, OWN, clip_to_validate, options_for, options_without_lr, write_material
+from hosts.options import Options
 from hosts.pairing import Batches, check_pairs
 from hosts.realesrgan import on_cpu
 from hosts.records import CLP_KEYS, Call, Records, log_entries, log_text, scalars
@@ -126,6 +129,37 @@ def test_a_model_without_a_perceptual_loss_trains_and_says_so_once(
     warning = "StyleGAN2Model has not built the CLPLoss of `train: perceptual_opt`: this run trains without it"
     assert log_text(experiment).count(warning) == 1
     assert not records.calls
+
+
+class Fed:
+    """As little of a video model as a validation without metrics needs."""
+
+    opt: ClassVar[Options] = {"val": {}}
+
+    def feed_data(self, data: dict[str, Tensor]) -> None:
+        self.lq = data["lq"]
+
+    def dist_validation(self, data: dict[str, Tensor], error: Exception | None = None) -> None:
+        self.feed_data(data)
+        self.lq.squeeze_(0)
+        if error is not None:
+            raise error
+
+
+def test_a_validation_without_a_gpu_leaves_its_batch_and_the_next_ones_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The training that goes on, also after a validation that failed, is fed its batches and no copies of them."""
+    monkeypatch.setattr(Fed, "dist_validation", on_the_cpu(Fed.dist_validation))
+    model, batch = Fed(), {"lq": torch.zeros(1, 3, 8, 8)}
+    model.dist_validation(batch)
+    assert batch["lq"].shape == (1, 3, 8, 8)
+    model.feed_data(batch)
+    assert model.lq is batch["lq"]
+    with pytest.raises(RuntimeError, match="no disk"):
+        model.dist_validation(batch, RuntimeError("no disk"))
+    model.feed_data(batch)
+    assert model.lq is batch["lq"]
 
 
 @pytest.mark.parametrize("model_type", [name for name in MATRIX if name.startswith(("Video", "EDVR"))])

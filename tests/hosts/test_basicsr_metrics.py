@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.metrics import calculate_metric, calculate_psnr, calculate_ssim
+from basicsr.utils import get_root_logger
 from basicsr.utils.registry import METRIC_REGISTRY
 from core.oracles import (
     VGG_INDICES,
@@ -24,6 +25,7 @@ from core.oracles import (
     torchvision_vgg,
     upsampled,
 )
+from efficientnet_lite_pytorch import EfficientNet
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -124,7 +126,22 @@ def shown(lr: Tensor, sr: Tensor, **val: Any) -> None:
     SRModel.get_current_visuals(SimpleNamespace(lq=lr, output=sr, opt={"val": val}))
 
 
-def test_lr_of_the_image_that_is_shown(pairs: Path) -> None:
+def test_what_better_should_be_is_for_validations_alone(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever calls a metric as a function calls nothing `Best`."""
+    gt, lr = photo(pairs, "coffee")
+    said: list[str] = []
+    monkeypatch.setattr(get_root_logger(), "warning", said.append)
+    calculate_feature_distance(gt, gt, **LITE)
+    assert not said
+    shown(rgb(lr), rgb(gt))
+    calculate_feature_distance(gt, gt, **LITE)
+    assert len(said) == 1
+    assert "add `better: lower`" in said[0]
+
+
+@pytest.mark.parametrize("flip_seq", [False, True])
+def test_lr_of_the_image_that_is_shown(flip_seq: bool, pairs: Path) -> None:
+    """`flip_seq` is for clips: of an image nothing is doubled."""
     gt, lr = photo(pairs, "coffee")
     sr = cv2.resize(lr, None, fx=SCALE, fy=SCALE)
     by_hand = calculate_clp_pull(sr, gt, lq=lr, **LITE)
@@ -132,7 +149,7 @@ def test_lr_of_the_image_that_is_shown(pairs: Path) -> None:
     with pytest.raises(ValueError, match=r"needs the LR image.*lq=image"):
         calculate_clp_pull(sr, gt, **LITE)
     noise = torch.rand(1, 3, *gt.shape[:2]) * 0.4 / 255  # what rounding takes away
-    shown(rgb(lr), rgb(sr) + noise)
+    shown(rgb(lr), rgb(sr) + noise, flip_seq=flip_seq)
     assert calculate_clp_pull(sr, gt, **LITE) == by_hand
     shown(*(rgb(each) for each in photo(pairs, "rocket")[::-1]))
     with pytest.raises(ValueError, match="SR is not the image that a model of BasicSR is validating"):
@@ -262,11 +279,16 @@ def test_a_block_that_nobody_will_ask_for_is_not_tried(pairs: Path, tmp_path: Pa
     train(tmp_path, {**options, "val": {"val_freq": 1, "save_img": False, "metrics": {"m": {}}}})
 
 
-def test_the_network_that_is_tried_is_that_of_the_validation(pairs: Path, tmp_path: Path) -> None:
+def test_the_network_that_is_tried_is_that_of_the_validation(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = with_validation(train_options(pairs, total_iter=2), pairs, every=2)
     options["val"]["metrics"] = {"m": {"type": "calculate_feature_distance", "better": "lower", **LITE}}
-    train(tmp_path, options)
-    assert len(metrics._built) == 1
+    built, build = [], EfficientNet.from_name
+    monkeypatch.setattr(EfficientNet, "from_name", lambda name: built.append(name) or build(name))
+    experiment = train(tmp_path, options)
+    assert log_text(experiment).count("# m: ") == 2  # at iteration 2 and at the end, four images each
+    assert built == ["efficientnet-lite0"]
 
 
 def test_trying_draws_nothing_of_the_trainings_random_numbers() -> None:

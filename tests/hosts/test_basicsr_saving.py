@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -157,6 +157,19 @@ def test_what_cannot_be_saved_leaves_what_was_there(tmp_path: Path) -> None:
         saving.save({"params": lambda: None}, path)
     assert torch.load(path, weights_only=True) == {"params": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_that_was_dealt_with_is_not_raised_again(tmp_path: Path) -> None:
+    """BasicSR's `save_training_state` is called at the end too, where it has nothing to save."""
+    saving = Saving()
+
+    def save() -> None:
+        with suppress(NotSavedError):  # as BasicSR after its last try
+            saving.save({"params": lambda: None}, tmp_path / "net_g_latest.pth")
+
+    with pytest.raises(NotSavedError, match=r"net_g_latest\.pth' could not be saved"):
+        saving.never_ignored(save)()
+    saving.never_ignored(lambda: None)()
 
 
 def test_failed_writing_leaves_what_was_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -73,6 +74,14 @@ def test_negatives_are_kept_and_an_old_gt_is_not(kind: type[Base]) -> None:
     assert model.gt is BATCH["gt"]
     assert model.feed_data({"lq": BATCH["lq"]}) == "fed"
     assert not hasattr(model, "gt")
+
+
+def test_the_last_of_many_models_is_fed_as_the_first() -> None:
+    """A method that each of them wraps once more would be as many calls deep."""
+    for _ in range(sys.getrecursionlimit()):
+        model = Child({})
+    assert model.feed_data(BATCH) == "fed"
+    assert torch.equal(model.neg, BATCH["neg"])
 
 
 def test_a_gt_of_the_models_own_stays() -> None:
