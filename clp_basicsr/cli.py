@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from clp_basicsr import __version__
 from clp_basicsr.bench import command as bench
-from clp_basicsr.demo.options import ITERATIONS
+from clp_basicsr.demo import command as demo
 from clp_basicsr.disk import NotSavedError, named_if_the_disk_is_full
 from clp_basicsr.hosts.checkpoints import DamagedCheckpointError, UntrustedCheckpointError
 from clp_basicsr.hosts.gpu import NoGPUError
@@ -26,7 +26,7 @@ _MENDABLE = (
     OptionFileError,
 )
 _BASICSRS_FLAGS = ("train", "test")
-_COMMANDS = {"inspect": inspect.run, "plot": plot.run, "bench": bench.run}
+_COMMANDS = {"demo": demo.run, "inspect": inspect.run, "plot": plot.run, "bench": bench.run}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,13 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("train", "train with BasicSR"), ("test", "test with BasicSR")):
         commands.add_parser(name, help=f"{text}: -opt FILE [--auto_resume …] [--import PACKAGE]", add_help=False)
-    demo = commands.add_parser("demo", help="train a small x4 network on scikit-image's photos, in a few minutes")
-    demo.add_argument("--model", default="efficientnet_lite0", help="the loss's network (default: %(default)s)")
-    demo.add_argument("--weights", help="its weights: a file, a checkpoint folder, or 'random'")
-    demo.add_argument(
-        "--iterations", type=positive, default=ITERATIONS, help="length of the training (default: %(default)s)"
-    )
-    demo.add_argument("--fresh", action="store_true", help="start anew instead of continuing an earlier run")
+    training = commands.add_parser("demo", help="train a small x4 network on scikit-image's photos, in a few minutes")
+    demo.add_arguments(training)
     looking = commands.add_parser("inspect", help="draw what the loss sees of one image: maps, gradient, layers")
     inspect.add_arguments(looking)
     costs = commands.add_parser("bench", help="measure time and memory of the loss beside others")
@@ -90,20 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def positive(text: str) -> int:
-    """Read a flag's whole number above 0, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, but got {text}")
-    return value
-
-
 def _run(options: argparse.Namespace, rest: list[str]) -> None:
-    if options.command == "demo":
-        from clp_basicsr.demo.run import run
-
-        run(options.model, options.weights, options.iterations, fresh=options.fresh)
-        return
     if options.command in _COMMANDS:
         _COMMANDS[options.command](options)
         return

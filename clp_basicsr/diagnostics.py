@@ -229,7 +229,7 @@ class Probe:
         return Diagnostics(layers, torch.stack((ratio.to(self.range), *self.range)))
 
 
-def log_entries(reports: Mapping[str, Report]) -> dict[str, float]:
+def scalars(reports: Mapping[str, Report]) -> dict[str, float]:
     """Return the scalars of several losses; with more than one their names stand in front."""
     several = len(reports) > 1
     return {

@@ -16,7 +16,7 @@ from clp_basicsr.float16_range import features_in_range
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import at_least_float32, check_images, resize_to
 from clp_basicsr.loss import CLPLoss
-from clp_basicsr.maps import LayerMaps, distance_of, layer_maps, map_value
+from clp_basicsr.maps import LayerMaps, layer_maps, map_value
 from clp_basicsr.one_image import alone
 from clp_basicsr.references import References
 from clp_basicsr.tiles import OVERLAP, SIZE, TiledNetwork
@@ -130,7 +130,7 @@ def inspect(
         gradient_ratio=_over_l1(whole, sr, target),
         network=loss.extractor.name,
         criterion=type(loss.criterion).__name__,
-        distance=next(name for name, each in DISTANCES.items() if each is distance_of(loss.criterion)),
+        distance=next(name for name, each in DISTANCES.items() if each is loss.criterion.distance),
         tiles=len(network.tiles),
         left_out=left_out,
     )
@@ -147,7 +147,7 @@ def _view(
         value = terms.loss / normaliser
         (gradient,) = torch.autograd.grad(value, anchor)
     maps = layer_maps(criterion, anchor.detach(), positive, negatives, weight)
-    distance = distance_of(criterion)
+    distance = criterion.distance
     numbers = _Numbers(
         map_value(maps.to_target, distance),
         map_value(maps.to_negative, distance),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from clp_basicsr.balance import Balance
 from clp_basicsr.binding import BoundModule
 from clp_basicsr.clock import Clock
 from clp_basicsr.compiling import EAGER, Functions, compiled
-from clp_basicsr.criteria import Terms, build_criterion, is_mean_over_images
+from clp_basicsr.criteria import Terms, build_criterion
 from clp_basicsr.diagnostics import Diagnostics, Probe
 from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import FeatureExtractor
@@ -39,14 +39,7 @@ from clp_basicsr.parts import evaluate_in_parts, merged
 from clp_basicsr.presets import with_presets
 from clp_basicsr.references import References
 from clp_basicsr.schedule import Schedule
-
-
-class Summary(NamedTuple):
-    """The last call in three numbers: 0-dim, detached, still on the device."""
-
-    pull: Tensor
-    push: Tensor
-    active: Tensor
+from clp_basicsr.summary import Summary, summary_of
 
 
 class CLPLoss(BoundModule):
@@ -154,6 +147,7 @@ class CLPLoss(BoundModule):
             TypeError: for an unknown keyword or a value of the wrong type.
             ValueError: for a value that is not allowed, or weights of another network.
             FileNotFoundError: if the weights cannot be had.
+            ImportError: if the network's package is not installed.
         """
         super().__init__()
         arguments.reject_unknown_keywords(unknown, KEYWORDS)
@@ -271,7 +265,7 @@ class CLPLoss(BoundModule):
             value = (
                 value_of(sr, slice(None), 1.0) if self.chunk is None else evaluate_in_parts(sr, self.chunk, value_of)
             )
-        self.summary = self._summarise(merged(parts))
+        self.summary = summary_of(merged(parts), list(self.layer_weights.values()))
         self._evaluated = True
         return value
 
@@ -344,7 +338,8 @@ class CLPLoss(BoundModule):
             sources: what to draw from; None for the loss's own.
 
         Raises:
-            ValueError: if the sources give none now.
+            TypeError: if what a model or a batch brings is no floating point tensor.
+            ValueError: if the sources give none now, or a model or a batch does not bring what they need.
         """
         upsampled = upsampled_lr(
             lr, target, align_corners=self.align_corners, invert_equal_pixels=self.invert_equal_pixels
@@ -376,7 +371,7 @@ class CLPLoss(BoundModule):
 
     def _check_that_images_stand_alone(self) -> None:
         reason = None
-        if not is_mean_over_images(self.criterion):
+        if not self.criterion.is_mean_over_images:
             reason = f"the criterion {self.criterion} pools them"
         elif any(isinstance(source, OtherImages) for source in self.sources):
             reason = "the negatives 'batch' are the other images"
@@ -403,20 +398,6 @@ class CLPLoss(BoundModule):
             return self.bound_model()
         except ValueError:
             return None
-
-    def _summarise(self, terms: list[Terms]) -> Summary:
-        numbers = [term.numbers for term in terms]
-        pull, push, _ = _weighted_mean(numbers, list(self.layer_weights.values()))
-        _, _, active = _weighted_mean(numbers, [term.total for term in terms])
-        return Summary(pull, push, active)
-
-
-def _weighted_mean(values: list[Tensor], weights: list[float] | list[int]) -> Tensor:
-    shares = [weight / sum(weights) for weight in weights]
-    mean = values[0] * shares[0]
-    for value, share in zip(values[1:], shares[1:]):
-        mean = torch.add(mean, value, alpha=share)
-    return mean
 
 
 KEYWORDS = tuple(list(inspect.signature(CLPLoss.__init__).parameters)[1:-1])

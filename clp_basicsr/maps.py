@@ -14,9 +14,6 @@ from torch import Tensor
 from clp_basicsr.criteria import Criterion
 from clp_basicsr.criteria.base import Distances, measure
 from clp_basicsr.criteria.directional import Directional, at_least_the_floor
-from clp_basicsr.criteria.infonce import InfoNCE
-from clp_basicsr.criteria.ratio import BatchRatio
-from clp_basicsr.criteria.triplet import TORCH_EPS, FixedMarginTriplet
 from clp_basicsr.distances import DISTANCES, Distance
 
 
@@ -53,7 +50,7 @@ def layer_maps(criterion: Criterion, anchor: Tensor, positive: Tensor, negatives
         negatives: features ``(K, N, C, h, w)`` of K negatives.
         weight: the layer's weight; it scales the features where the criterion scales them.
     """
-    distance, scale, eps = _way_of_measuring(criterion, weight, anchor.shape[-2:].numel())
+    distance, (scale, eps) = criterion.distance, criterion.way_of_measuring(weight, anchor.shape[-2:].numel())
     d = measure(anchor, positive, negatives, distance, scale, eps)
     if distance is DISTANCES["cosine"]:
         return _cosine_maps(d, anchor.shape[-2:])
@@ -82,25 +79,6 @@ def layer_maps(criterion: Criterion, anchor: Tensor, positive: Tensor, negatives
 def map_value(values: Tensor, distance: Distance) -> float:
     """Return the distance that a map of distances ``(N, h, w)`` stands for; see `LayerMaps`."""
     return float(values.square().mean().sqrt() if distance is DISTANCES["l2"] else values.mean())
-
-
-def distance_of(criterion: Criterion) -> Distance:
-    """Return the distance that a criterion measures with."""
-    if isinstance(criterion, InfoNCE):
-        return DISTANCES["cosine"]
-    if isinstance(criterion, Directional):
-        return DISTANCES["l2"]
-    own: Distance = criterion.distance  # type: ignore[attr-defined]
-    return own
-
-
-def _way_of_measuring(criterion: Criterion, weight: float, positions: int) -> tuple[Distance, float, float]:
-    """Return distance, scale and eps as the criterion hands them to `measure`."""
-    if isinstance(criterion, FixedMarginTriplet):
-        return criterion.distance, weight, TORCH_EPS
-    if isinstance(criterion, BatchRatio):
-        return criterion.distance, criterion.scale(positions), 0.0
-    return distance_of(criterion), 1.0, 0.0
 
 
 def _cosine_maps(d: Distances, size: torch.Size) -> LayerMaps:

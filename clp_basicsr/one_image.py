@@ -13,8 +13,6 @@ from clp_basicsr.criteria.ratio import BatchRatio
 from clp_basicsr.loss import CLPLoss
 from clp_basicsr.negatives import SOURCES, Negative
 
-_ALONE = ("lr", "blur", "degraded")
-
 
 class Alone(NamedTuple):
     """The part of a loss that a single image can be seen with."""
@@ -34,11 +32,9 @@ def alone(loss: CLPLoss, target: Tensor, lr: Tensor, given_lr: Tensor) -> Alone:
         lr: low-quality image ``(1, 3, h, w)`` in [0, 1].
         given_lr: the same as the host has it.
     """
-    kinds = {kind: name for name, kind in SOURCES.items()}
-    names = [kinds.get(type(source), type(source).__name__) for source in loss.sources]
     criterion = loss.criterion
     weights = criterion.over_negatives if isinstance(criterion, BatchRatio) else None
-    there = [name in _ALONE for name in names]
+    there = [not source.needs_training for source in loss.sources]
     if isinstance(weights, tuple) and not all(there):
         # How many negatives the others would give, and so whose the weights in between are, is not known.
         first, last = there.index(False), len(there) - there[::-1].index(False)
@@ -47,7 +43,7 @@ def alone(loss: CLPLoss, target: Tensor, lr: Tensor, given_lr: Tensor) -> Alone:
         loss.draw_negatives(target, lr, given_lr, [copy.deepcopy(source)]) if is_there else []
         for source, is_there in zip(loss.sources, there)
     ]
-    left_out = tuple(name for name, is_there in zip(names, there) if not is_there)
+    left_out = tuple(source.name for source, is_there in zip(loss.sources, there) if not is_there)
     negatives = [negative for each in drawn for negative in each]
     if isinstance(criterion, BatchRatio) and isinstance(weights, tuple) and left_out:
         before = sum(len(each) for each in drawn[: there.index(False)])

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.study import photos, report, runs
 from benchmarks.study.matrix import read_matrix
 from benchmarks.study.results import write_csv
-from clp_basicsr.cli import positive
+from clp_basicsr.demo.command import positive
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -35,8 +35,7 @@ def three_pass_vgg() -> tuple[nn.Module, Step]:
 
 def three_pass_dinov2(name: str) -> tuple[nn.Module, Step]:
     """The original formula on all blocks of DINOv2, as the hub's code runs them, on images padded as here."""
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
+    from transformers import MODEL_FOR_BACKBONE_MAPPING, AutoConfig
 
     _, kind, numbers = DINO_MODELS[name]
     stages = [layer.replace("block", "stage") for layer in DINO_LAYERS]

@@ -14,7 +14,7 @@ from clp_basicsr.criteria.triplet import FixedMarginTriplet, RelativeTriplet
 from clp_basicsr.distances import DISTANCES
 from clp_basicsr.messages import not_a_choice, shown
 
-__all__ = ["CRITERIA", "OPTIONS", "Criterion", "Terms", "build_criterion", "is_mean_over_images"]
+__all__ = ["CRITERIA", "OPTIONS", "Criterion", "Terms", "build_criterion"]
 
 Options = Mapping[str, Any]
 
@@ -55,12 +55,6 @@ def build_criterion(name: object, distance: object, options: Options) -> Criteri
                 f"it belongs to {' and '.join(map(repr, owners))}."
             )
     return build(measure, options)
-
-
-def is_mean_over_images(criterion: Criterion) -> bool:
-    """Say whether the value of a batch is the mean of its images' values."""
-    pooled = isinstance(criterion, FixedMarginTriplet) and criterion.reduction != "mean"
-    return not pooled and not isinstance(criterion, BatchRatio)
 
 
 def _is(given: object, default: object) -> bool:

@@ -56,6 +56,18 @@ Layer = tuple[Tensor, Tensor, Tensor]
 class Criterion(ABC):
     """One layer's features to its terms, and how the layers add up."""
 
+    distance: Distance
+    """What it measures with."""
+
+    @property
+    def is_mean_over_images(self) -> bool:
+        """Whether the value of a batch is the mean of its images' values."""
+        return True
+
+    def way_of_measuring(self, weight: float, positions: int) -> tuple[float, float]:
+        """Return `measure`'s ``scale`` and ``eps`` for a layer of this weight, with maps of so many positions."""
+        return 1.0, 0.0
+
     @abstractmethod
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the terms of a layer; ``terms.loss`` already holds the layer's ``weight``."""

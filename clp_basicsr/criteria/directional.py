@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from clp_basicsr.criteria.base import Criterion, Distances, Terms, measure, terms
-from clp_basicsr.distances import DISTANCES
+from clp_basicsr.distances import DISTANCES, Distance
 from clp_basicsr.images import at_least_float32
-
-_L2 = DISTANCES["l2"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +22,11 @@ class Directional(Criterion):
     """
 
     push_weight: float = 1.0
+    distance: Distance = field(default=DISTANCES["l2"], init=False, repr=False)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
-        d = measure(anchor, positive, negatives, _L2)
+        d = measure(anchor, positive, negatives, self.distance)
         anchor, positive, negatives = (at_least_float32(each) for each in (anchor, positive, negatives))
         # (1 - q) P = <gt - sr, detail> / P: no difference of large numbers.
         detail = (positive - negatives).flatten(-2)

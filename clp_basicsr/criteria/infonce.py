@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from clp_basicsr.criteria.base import Criterion, Terms, measure, terms
-from clp_basicsr.distances import DISTANCES
-
-_COSINE = DISTANCES["cosine"]
+from clp_basicsr.distances import DISTANCES, Distance
 
 
 @dataclass(frozen=True)
@@ -25,10 +23,11 @@ class InfoNCE(Criterion):
 
     temperature: float = 0.07
     capped: bool = True
+    distance: Distance = field(default=DISTANCES["cosine"], init=False, repr=False)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
-        d = measure(anchor, positive, negatives, _COSINE)
+        d = measure(anchor, positive, negatives, self.distance)
         # 1 - s: differences of similarities are differences of distances, and those are exact near 0.
         to_positive = d.to_positive.mean(-1)
         to_negatives, gap = d.to_negatives.mean(-1), d.gap.mean(-1)

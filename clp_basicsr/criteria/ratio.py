@@ -46,13 +46,20 @@ class BatchRatio(Criterion):
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
-        d = measure(anchor, positive, negatives, self.distance, scale=self.scale(anchor.shape[-2:].numel()))
+        d = measure(
+            anchor, positive, negatives, self.distance, *self.way_of_measuring(weight, anchor.shape[-2:].numel())
+        )
         to_negatives = d.to_negatives.mean((1, 2))
         return _ratio_terms(weight * d.to_positive.mean() / (self._pooled(to_negatives) + 1e-7), d)
 
-    def scale(self, positions: int) -> float:
+    @property
+    def is_mean_over_images(self) -> bool:
+        """False: it is a quotient of means over the batch."""
+        return False
+
+    def way_of_measuring(self, weight: float, positions: int) -> tuple[float, float]:
         """Return what makes a mean over positions of the distance; for ``l2`` the root of the mean square."""
-        return float(positions**-self.distance.degree)
+        return float(positions**-self.distance.degree), 0.0
 
     def normaliser(self, weights: Sequence[float]) -> float:
         """Return 1: the papers sum over layers."""

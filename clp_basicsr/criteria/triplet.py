@@ -61,7 +61,9 @@ class FixedMarginTriplet(Criterion):
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
-        d = measure(anchor, positive, negatives, self.distance, scale=weight, eps=TORCH_EPS)
+        d = measure(
+            anchor, positive, negatives, self.distance, *self.way_of_measuring(weight, anchor.shape[-2:].numel())
+        )
         nearest = d.to_negatives
         if self.swap:
             nearest = torch.minimum(nearest, self.distance.between(positive, negatives, weight, TORCH_EPS))
@@ -71,6 +73,15 @@ class FixedMarginTriplet(Criterion):
         loss = hinge.mean() if self.reduction == "mean" else hinge.sum() / above_zero.sum().clamp(min=1)
         # A softplus is never quite 0; what is beyond the margin has no say in it either.
         return terms(loss, d.pull(), d.push(), contributes=violation.detach() > 0 if self.soft else above_zero)
+
+    @property
+    def is_mean_over_images(self) -> bool:
+        """Whether it is the mean of all terms: of those above 0 each image has its own number."""
+        return self.reduction == "mean"
+
+    def way_of_measuring(self, weight: float, positions: int) -> tuple[float, float]:
+        """Return the layer's weight, and torch's ``eps``."""
+        return weight, TORCH_EPS
 
     def normaliser(self, weights: Sequence[float]) -> float:
         """Return the number of layers: their weights act on the features."""

@@ -68,6 +68,7 @@ def build_extractor(
         TypeError: if ``weights`` is no path.
         ValueError: if there is no such network or layer, or the weights are of another one.
         FileNotFoundError: if the weights cannot be had.
+        ImportError: if the network's package is not installed.
     """
     name = canonical_name(model)
     build = _builder(name)

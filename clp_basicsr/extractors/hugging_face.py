@@ -261,7 +261,7 @@ def _stride(config: PretrainedConfig, stage: int) -> int:
 
 
 def _network(name: str, source: str, config: PretrainedConfig, weights: str | None) -> nn.Module:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
+    from transformers import MODEL_FOR_BACKBONE_MAPPING
 
     backbone = MODEL_FOR_BACKBONE_MAPPING[type(config)]
     if weights == RANDOM:

@@ -61,7 +61,7 @@ class VGG19(FeatureExtractor):
         """Build the network up to the deepest of ``layers``.
 
         Args:
-            name: the name it was asked for by, for messages.
+            name: as every network takes it; this one has no other.
             layers: names out of `LAYERS`; None for those of `DEFAULT_LAYER_WEIGHTS`.
             weights: None (published weights), a file, or ``"random"``.
             **options: as in `FeatureExtractor`.

@@ -143,6 +143,6 @@ def refuse_unknown_tensors(module: nn.Module, state: Mapping[str, Tensor], *, so
 
 def hugging_face_cache() -> str:
     """Return the folder in which Hugging Face's client keeps what it downloads."""
-    return os.environ.get("HF_HUB_CACHE") or os.path.join(
-        os.environ.get("HF_HOME", os.path.join("~", ".cache", "huggingface")), "hub"
-    )
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return str(HF_HUB_CACHE)

@@ -29,7 +29,12 @@ def can_join(images: Tensor, channels: int) -> bool:
     """
     if not images.is_cuda or torch.compiler.is_compiling():  # Inductor joins bias and ReLU itself
         return False
-    known = torch.backends.cudnn.enabled and is_nvidias(images.device) and images.device not in _REFUSED
+    known = (
+        torch.backends.cudnn.enabled
+        and hasattr(torch, "cudnn_convolution_relu")
+        and is_nvidias(images.device)
+        and images.device not in _REFUSED
+    )
     return known and _dtype(images) in _DTYPES and images[:, 0].numel() * channels < _MOST
 
 

@@ -53,6 +53,8 @@ def calculate_clp_pull(
     Raises:
         TypeError: for an unknown option.
         ValueError: without GT, without LR, or as `clp_basicsr.metrics.clp_pull`.
+        ImportError: as `clp_basicsr.metrics.clp_pull`.
+        FileNotFoundError: as `clp_basicsr.metrics.clp_pull`.
     """
     _check_options("calculate_clp_pull", options, metrics.clp_pull)
     _check_direction("calculate_clp_pull", better, lower=True)
@@ -82,6 +84,8 @@ def calculate_feature_distance(
     Raises:
         TypeError: for an unknown option.
         ValueError: without GT, or as `clp_basicsr.metrics.feature_distance`.
+        ImportError: as `clp_basicsr.metrics.feature_distance`.
+        FileNotFoundError: as `clp_basicsr.metrics.feature_distance`.
     """
     _check_options("calculate_feature_distance", options, metrics.feature_distance)
     _check_direction("calculate_feature_distance", better, lower=True)

@@ -65,7 +65,7 @@ def report(message_logger: Any, models: Iterable[Any], iteration: int) -> None:
 def _send(message_logger: Any, reports: Mapping[str, Report], iteration: int) -> None:
     if not message_logger.use_tb_logger or "debug" in message_logger.exp_name:
         return
-    for tag, value in diagnostics.log_entries(reports).items():
+    for tag, value in diagnostics.scalars(reports).items():
         message_logger.tb_logger.add_scalar(tag, value, iteration)
 
 

@@ -61,7 +61,7 @@ def build_sources(given: object) -> list[Source]:
 
 def depend_on_the_iteration(sources: Sequence[Source]) -> bool:
     """Say whether any of ``sources`` gives something else in another iteration, of the same images."""
-    return not all(isinstance(source, (UpsampledLR, Supplied, OtherImages)) for source in sources)
+    return any(source.varies for source in sources)
 
 
 def for_rehearsal(sources: list[Source]) -> list[Source]:
@@ -97,9 +97,11 @@ def _build(entry: object) -> Source:
     known = list(inspect.signature(SOURCES[name]).parameters)
     _reject_unknown(name, settings, known)
     try:
-        return SOURCES[name](**settings)
+        source = SOURCES[name](**settings)
     except (TypeError, ValueError) as error:
         raise type(error)(f"In `negatives`, source '{name}': {error}") from error
+    source.name = name
+    return source
 
 
 def _reject_unknown(name: str, settings: Mapping[Any, Any], known: Sequence[str]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -41,9 +42,16 @@ class Negative(NamedTuple):
     """How far the batch is rolled: image i has ``images[i - shift]`` as its negative."""
 
 
-class Source(Protocol):
+class Source(ABC):
     """Makes negatives; called under ``no_grad`` at every call of the loss."""
 
+    name: str
+    """Under which it was asked for; `clp_basicsr.negatives.SOURCES` has two for one class."""
+    varies = False
+    """Whether it gives something else in another iteration, of the same images."""
+    needs_training = False
+    """Whether it takes what a single image does not have: a model, a data set, a batch."""
+
+    @abstractmethod
     def __call__(self, step: Step) -> list[Negative]:
         """Return any number of negatives, the same number for every image."""
-        ...

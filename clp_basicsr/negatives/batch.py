@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from clp_basicsr import arguments
-from clp_basicsr.negatives.base import Negative, Step
+from clp_basicsr.negatives.base import Negative, Source, Step
 
 
-class OtherImages:
+class OtherImages(Source):
     """Every other image of the batch is a negative; the own one never is.
 
     Costs no pass through the network: the features are there already. Meant for ``infonce``; for a
     triplet, being unlike another photo teaches nothing. With CSD's ``of="lr"`` it is their LR images.
     """
+
+    name = "batch"
+    needs_training = True
 
     def __init__(self, of: str = "gt", count: int | None = None) -> None:
         """Choose the images.

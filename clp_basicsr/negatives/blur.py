@@ -10,18 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clp_basicsr import arguments
-from clp_basicsr.negatives.base import MOST, Negative, Step
+from clp_basicsr.negatives.base import MOST, Negative, Source, Step
 from clp_basicsr.negatives.draws import Draws
 
 _WIDEST = 255
 
 
-class BlurredGT:
+class BlurredGT(Source):
     """``count`` blurred copies of GT, each image with a kernel of its own.
 
     Kernels of 3 to 11 pixels as in PCL-SR (src/data/div2k.py), but sigma from 0.5: its 0.1 leaves one image in nine as
     it is, and a negative equal to GT, whose gap is 0, has up to 40 times the usual gradient.
     """
+
+    name = "blur"
+    varies = True
 
     def __init__(
         self,

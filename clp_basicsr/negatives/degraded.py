@@ -11,12 +11,15 @@ from torch import Tensor
 
 from clp_basicsr import arguments
 from clp_basicsr.images import resize_to
-from clp_basicsr.negatives.base import MOST, Negative, Step
+from clp_basicsr.negatives.base import MOST, Negative, Source, Step
 from clp_basicsr.negatives.draws import Draws
 
 
-class DegradedLR:
+class DegradedLR(Source):
     """``count`` copies of LR, each made smaller and back, and noisy, then brought to the size of GT."""
+
+    name = "degraded"
+    varies = True
 
     def __init__(
         self,

@@ -13,16 +13,20 @@ from torch import Tensor, nn
 from clp_basicsr import arguments
 from clp_basicsr.images import check_batch, check_tensor
 from clp_basicsr.messages import shown
-from clp_basicsr.negatives.base import Negative, Step
+from clp_basicsr.negatives.base import Negative, Source, Step
 
 
-class LaggedNetwork:
+class LaggedNetwork(Source):
     """The output of a copy of the model's ``net_g`` that lags behind it.
 
     Every ``every`` iterations ``copy = decay * copy + (1 - decay) * net_g``, buffers included. It costs
     the memory of one more network and one pass of it without gradient. After a resume it starts from
     the network as it is then. Source: SPN / MCLIR (AAAI 2024), with intervals of 100 to 1000 and decay 0.1.
     """
+
+    name = "lagged"
+    varies = True
+    needs_training = True
 
     def __init__(self, every: int = 500, decay: float = 0.0, start: int = 0) -> None:
         """Set the rhythm.
@@ -52,7 +56,7 @@ class LaggedNetwork:
             TypeError: if what its ``net_g`` returns is no dense floating point tensor.
             ValueError: if there is no model with a ``net_g``, or its output does not have GT's size.
         """
-        current = _network_of(step.find_model())
+        current = _network_of(step.find_model(), self.name)
         iteration = step.find_iteration()
         if iteration < self.start:
             return []
@@ -63,8 +67,8 @@ class LaggedNetwork:
         images = step.prepare(frames).clamp(0, 1)
         if images.shape != step.target.shape:
             raise ValueError(
-                f"The negative `lagged` must have the shape of `target`, {tuple(step.target.shape)}, but the network "
-                f"made {tuple(images.shape)} of the LR batch. It serves models that turn `lq` into SR directly."
+                f"The negative `{self.name}` must have the shape of `target`, {tuple(step.target.shape)}, but the "
+                f"network made {tuple(images.shape)} of the LR batch. It serves models that turn `lq` into SR directly."
             )
         return [Negative(images)]
 
@@ -100,11 +104,11 @@ def _tensors(network: nn.Module) -> Iterator[Tensor]:
     yield from network.buffers()
 
 
-def _network_of(model: Any | None) -> nn.Module:
+def _network_of(model: Any | None, source: str) -> nn.Module:
     network = getattr(model, "net_g", None)
     if not isinstance(network, nn.Module):
         raise ValueError(
-            "The negative `lagged` needs the model that trains a network `net_g`, but the loss is "
+            f"The negative `{source}` needs the model that trains a network `net_g`, but the loss is "
             + ("bound to no model" if model is None else f"bound to a {type(model).__name__} without one")
             + ". Bind it once: loss.bind(model). In BasicSR this happens by itself."
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clp_basicsr.images import resize_to
-from clp_basicsr.negatives.base import Negative, Step
+from clp_basicsr.negatives.base import Negative, Source, Step
 
 
 def upsampled_lr(
@@ -32,8 +32,10 @@ def upsampled_lr(
     return negative
 
 
-class UpsampledLR:
+class UpsampledLR(Source):
     """The network's own input, at the size of GT."""
+
+    name = "lr"
 
     def __call__(self, step: Step) -> list[Negative]:
         """Return it."""

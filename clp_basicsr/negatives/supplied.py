@@ -6,14 +6,17 @@ import torch
 from torch import Tensor
 
 from clp_basicsr.images import check_batch, check_tensor
-from clp_basicsr.negatives.base import Negative, Step
+from clp_basicsr.negatives.base import Negative, Source, Step
 
 
-class Supplied:
+class Supplied(Source):
     """The images the model holds in ``neg``: outputs of another method, for instance.
 
     In BasicSR they come from `PairedNegativeDataset` (``dataroot_neg``), cropped and flipped as GT is.
     """
+
+    name = "files"
+    needs_training = True
 
     def __call__(self, step: Step) -> list[Negative]:
         """Return one negative for each folder of the data set.

@@ -126,7 +126,7 @@ def test_the_loss_is_left_as_it_is(vgg_weights: Path, photo_batch: Photos) -> No
 def test_negatives_that_only_a_run_has_are_left_out_and_named(vgg_weights: Path, photo_batch: Photos) -> None:
     images = crop(photo_batch, 1, 48)
     plain = inspect(CLPLoss("vgg", weights=vgg_weights, layer_weights=LAYERS), *images)
-    for negatives, left_out in ((["lr", "lagged"], ("lagged",)), (["batch", "files"], ("batch", "files"))):
+    for negatives, left_out in ((["lr", "ema", "lagged"], ("ema", "lagged")), (["batch", "files"], ("batch", "files"))):
         seen = inspect(CLPLoss("vgg", weights=vgg_weights, layer_weights=LAYERS, negatives=negatives), *images)
         assert seen.left_out == left_out
         assert seen.loss == plain.loss

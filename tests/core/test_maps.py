@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clp_basicsr.criteria import CRITERIA, OPTIONS, Criterion, build_criterion
-from clp_basicsr.maps import distance_of, layer_maps, map_value
+from clp_basicsr.maps import layer_maps, map_value
 
 from .oracles import Array, loop_distances, loop_sizes
 
@@ -134,7 +134,7 @@ def test_map_of_distances_has_the_distances_units(distance: str) -> None:
     maps = layer_maps(criterion, anchor, positive, negatives, 1.0)
     terms = np.array(loop_distances(anchor[0].numpy(), positive[0].numpy(), distance))
     expected = np.sqrt((terms**2).mean()) if distance == "l2" else terms.mean()
-    assert map_value(maps.to_target, distance_of(criterion)) == pytest.approx(expected, rel=1e-10)
+    assert map_value(maps.to_target, criterion.distance) == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize("margin", [0.5, 2.0])
