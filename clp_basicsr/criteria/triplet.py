@@ -30,11 +30,16 @@ class RelativeTriplet(Criterion):
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
-        (result,) = self.of_layers([(anchor, positive, negatives)], [weight])
+        (result,) = self._together([(anchor, positive, negatives)], [weight])
         return result
 
     def of_layers(self, layers: Sequence[Layer], weights: Sequence[float]) -> list[Terms]:
         """Return the terms of each layer, computed together: a GPU waits for the CPU that hands it small operations."""
+        if torch.compiler.is_compiling():  # Inductor makes fewer of them out of each layer for itself
+            return super().of_layers(layers, weights)
+        return self._together(layers, weights)
+
+    def _together(self, layers: Sequence[Layer], weights: Sequence[float]) -> list[Terms]:
         measured = [measure(*layer, self.distance) for layer in layers]
         d, sizes = side_by_side(measured), [each.to_positive.numel() for each in measured]
         pull, push = d.pull(), d.push()

@@ -20,6 +20,7 @@ from torch import Tensor
 from clp_basicsr import metrics
 from clp_basicsr.arguments import choice
 from clp_basicsr.hosts.clips import without_mirror
+from clp_basicsr.hosts.once import first_time
 from clp_basicsr.hosts.registering import register_own
 from clp_basicsr.messages import did_you_mean
 
@@ -141,9 +142,9 @@ def register(metrics_module: ModuleType) -> None:
 
 def keep_shown(sr_model_module: ModuleType) -> None:
     """Keep what SRModel, and what inherits from it, shows a validation; once is enough."""
-    original = sr_model_module.SRModel.get_current_visuals
-    if getattr(original, "_clp_keeps_shown", False):
+    if not first_time(sr_model_module.SRModel, "get_current_visuals"):
         return
+    original = sr_model_module.SRModel.get_current_visuals
 
     @functools.wraps(original)
     def get_current_visuals(self: Any) -> Any:
@@ -152,7 +153,6 @@ def keep_shown(sr_model_module: ModuleType) -> None:
         _shown = without_mirror(self, visuals["lq"]), visuals["result"]
         return visuals
 
-    get_current_visuals._clp_keeps_shown = True  # type: ignore[attr-defined]
     sr_model_module.SRModel.get_current_visuals = get_current_visuals
 
 

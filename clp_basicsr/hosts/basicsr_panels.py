@@ -17,6 +17,7 @@ from clp_basicsr import arguments
 from clp_basicsr.hosts.clips import without_mirror
 from clp_basicsr.hosts.construction import before_construction
 from clp_basicsr.hosts.holders import held_losses
+from clp_basicsr.hosts.once import first_time
 from clp_basicsr.hosts.overrides import wrap_overrides
 from clp_basicsr.inspection import inspect
 from clp_basicsr.messages import reason
@@ -34,11 +35,9 @@ def attach(base_model: Any, warn: Warn) -> None:
         base_model: BasicSR's ``BaseModel``.
         warn: says in the run's log what keeps panels from being drawn.
     """
-    if getattr(base_model, "_clp_draws", False):
-        return
-    before_construction(base_model, _check)
-    wrap_overrides(base_model, "validation", functools.partial(_validate, warn=warn))
-    base_model._clp_draws = True
+    if first_time(base_model, "validation"):
+        before_construction(base_model, _check)
+        wrap_overrides(base_model, "validation", functools.partial(_validate, warn=warn))
 
 
 def _check(_: type, opt: Mapping[str, Any]) -> None:
@@ -107,22 +106,12 @@ def _sending(plain: Callable[[], Mapping[str, Tensor]], send: Callable[[Mapping[
 def _send(model: Any, tb_logger: Any, tag: str, visuals: Mapping[str, Tensor], iteration: int) -> None:
     if "gt" not in visuals:
         return  # a data set without GT has no distances to draw
-    losses = held_losses(model)
+    losses, lr = held_losses(model), without_mirror(model, visuals["lq"])
     for name, loss in losses.items():
-        images = (each.to(loss.extractor.mean.device) for each in _one_frame(model, visuals))
+        images = (each.to(loss.extractor.mean.device) for each in (visuals["result"], visuals["gt"], lr))
         title = f"{tag.removeprefix('clp_panels/')}, iteration {iteration}"
         sheet = pixels(draw_sheet(inspect(loss, *images), title))
         tb_logger.add_image(f"{tag}/{name}" if len(losses) > 1 else tag, sheet, iteration, dataformats="HWC")
-
-
-def _one_frame(model: Any, visuals: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return SR, GT and LR ``(1, C, H, W)`` of the image, or of a clip's first frame, or its centre where SR is one."""
-    sr, gt, lr = visuals["result"], visuals["gt"], without_mirror(model, visuals["lq"])
-    if sr.dim() == 5:
-        sr, gt, lr = (each[:, 0] for each in (sr, gt, lr))
-    elif lr.dim() == 5:
-        lr = lr[:, lr.shape[1] // 2]
-    return sr[:1], gt[:1], lr[:1]
 
 
 def _wanted(opt: Mapping[str, Any]) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from clp_basicsr.hosts.once import first_time
 from clp_basicsr.hosts.overrides import wrap_overrides
 
 _fed_gt: weakref.WeakKeyDictionary[Any, weakref.ref[Tensor]] = weakref.WeakKeyDictionary()
@@ -19,10 +20,8 @@ def attach(base_model: Any) -> None:
     Args:
         base_model: BasicSR's ``BaseModel``.
     """
-    if getattr(base_model, "_clp_keeps_negatives", False):
-        return
-    wrap_overrides(base_model, "feed_data", _feed)
-    base_model._clp_keeps_negatives = True
+    if first_time(base_model, "feed_data"):
+        wrap_overrides(base_model, "feed_data", _feed)
 
 
 def _feed(model: Any, feed_data: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

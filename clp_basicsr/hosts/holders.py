@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from clp_basicsr.hosts.once import first_time
 from clp_basicsr.loss import CLPLoss
 
 _NETWORK = "net_"  # what hosts call their networks: they hold no loss, and walking their hundreds of modules costs time
@@ -72,9 +73,8 @@ def remembered() -> list[Any]:
 
 def remember(base_model: Any) -> None:
     """Remember every model whose class is or inherits ``base_model``, from now on; once is enough."""
-    if getattr(base_model.__init__, "_clp_remembers", False):
-        return
-    base_model.__init__ = _remembering(base_model.__init__)
+    if first_time(base_model, "remember"):
+        base_model.__init__ = _remembering(base_model.__init__)
 
 
 def _remembering(original: Any) -> Any:
@@ -83,7 +83,6 @@ def _remembering(original: Any) -> Any:
         original(self, *args, **kwargs)
         _models.add(self)
 
-    initialise._clp_remembers = True  # type: ignore[attr-defined]
     return initialise
 
 

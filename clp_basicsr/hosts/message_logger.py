@@ -14,6 +14,7 @@ from typing import Any
 from clp_basicsr import diagnostics
 from clp_basicsr.diagnostics import Report
 from clp_basicsr.hosts.holders import held_losses, remembered
+from clp_basicsr.hosts.once import first_time
 from clp_basicsr.loss import CLPLoss
 from clp_basicsr.negatives.lagged import LaggedNetwork
 
@@ -22,9 +23,9 @@ _said: weakref.WeakKeyDictionary[CLPLoss, set[str]] = weakref.WeakKeyDictionary(
 
 def attach(logger_module: ModuleType) -> None:
     """Let MessageLogger send the diagnostics along; once is enough."""
-    original = logger_module.MessageLogger.__call__
-    if getattr(original, "_clp_diagnoses", False):
+    if not first_time(logger_module.MessageLogger, "__call__"):
         return
+    original = logger_module.MessageLogger.__call__
 
     @functools.wraps(original)
     def call(self: Any, log_vars: dict[str, Any]) -> Any:
@@ -34,7 +35,6 @@ def attach(logger_module: ModuleType) -> None:
             report(self, models, iteration)
         return result
 
-    call._clp_diagnoses = True  # type: ignore[attr-defined]
     logger_module.MessageLogger.__call__ = call
 
 

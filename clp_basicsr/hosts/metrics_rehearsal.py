@@ -10,6 +10,7 @@ import torch
 
 from clp_basicsr.hosts.basicsr_metrics import METRICS, Image, calculate_clp_pull
 from clp_basicsr.hosts.construction import before_construction
+from clp_basicsr.hosts.once import first_time
 from clp_basicsr.hosts.option_file import OptionFileError, is_registered
 from clp_basicsr.messages import not_a_choice, reason, shown
 
@@ -24,15 +25,13 @@ def attach(base_model: Any, warn: Callable[[str], None]) -> None:
         base_model: BasicSR's ``BaseModel``.
         warn: says in the run's log what went wrong in a way that real images may not.
     """
-    if getattr(base_model, "_clp_tries_metrics", False):
-        return
 
     def check(model: type, opt: Mapping[str, Any]) -> None:
         if opt.get("rank", 0) == 0 and any(not name.startswith("train") for name in opt.get("datasets") or ()):
             rehearse((opt.get("val") or {}).get("metrics") or {}, warn, model if _validates_itself(model) else None)
 
-    before_construction(base_model, check)
-    base_model._clp_tries_metrics = True
+    if first_time(base_model, "metrics"):
+        before_construction(base_model, check)
 
 
 def _validates_itself(model: type) -> bool:

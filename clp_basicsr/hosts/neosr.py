@@ -21,6 +21,7 @@ from clp_basicsr import clock
 from clp_basicsr.hosts import message_logger
 from clp_basicsr.hosts.holders import HeldLoss
 from clp_basicsr.hosts.import_hook import when_imported
+from clp_basicsr.hosts.once import first_time
 from clp_basicsr.hosts.registering import register_own
 from clp_basicsr.hosts.serving import serve_models
 
@@ -80,7 +81,7 @@ def _attach(base_module: ModuleType) -> None:
 
 def _attach_to_image(image_module: ModuleType) -> None:
     image = image_module.image
-    if not getattr(image.optimize_parameters, "_clp_tells", False):
+    if first_time(image, "optimize_parameters"):
         image.optimize_parameters = _telling(image.optimize_parameters)
 
 
@@ -95,7 +96,6 @@ def _telling(original: Any) -> Any:
         clock.tell(self, -(-current_iter // self.accum_iters))
         return original(self, current_iter)
 
-    optimize_parameters._clp_tells = True  # type: ignore[attr-defined]
     return optimize_parameters
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clp_basicsr.hosts.first_step import check_first_step
 from clp_basicsr.hosts.holders import log_entries, remember
+from clp_basicsr.hosts.once import first_time
 
 
 def serve_models(base_model: Any, loss_types: Sequence[str], warn: Callable[[str], None]) -> None:
@@ -23,11 +24,9 @@ def serve_models(base_model: Any, loss_types: Sequence[str], warn: Callable[[str
         loss_types: the names under which option files ask for the loss.
         warn: says something in the run's log.
     """
-    if getattr(base_model, "_clp_attached", False):
-        return
     remember(base_model)
-    base_model.reduce_loss_dict = _reporting(base_model.reduce_loss_dict, loss_types, warn)
-    base_model._clp_attached = True
+    if first_time(base_model, "reduce_loss_dict"):
+        base_model.reduce_loss_dict = _reporting(base_model.reduce_loss_dict, loss_types, warn)
 
 
 def _reporting(original: Any, loss_types: Sequence[str], warn: Callable[[str], None]) -> Any:

@@ -268,6 +268,6 @@ def test_a_mirrored_clip_is_shown_by_its_centre(validated: Any) -> None:
 
 
 def test_clips(validated: Any) -> None:
-    clip = {"lq": still(1, 6, 3, 8, 8), "result": still(1, 3, 3, 16, 16), "gt": still(1, 3, 3, 16, 16)}
+    clip = {"lq": still(1, 3, 3, 8, 8), "result": still(1, 3, 3, 16, 16), "gt": still(1, 3, 3, 16, 16)}
     assert validated(clip) == ["clp_panels/x/000"]
     assert validated({**clip, "result": still(1, 3, 16, 16), "gt": still(1, 3, 16, 16)}) == ["clp_panels/x/000"]
