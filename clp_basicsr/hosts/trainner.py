@@ -1,8 +1,10 @@
-"""traiNNer-redux: a host that multiplies by the loss's weight itself."""
+"""traiNNer-redux: a host that multiplies by the loss's weight itself, in most of its versions."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
+from types import ModuleType
 
 from torch import Tensor
 
@@ -14,11 +16,16 @@ from clp_basicsr.hosts.registering import register_own
 class CLPLoss(HeldLoss):
     """`clp_basicsr.CLPLoss` for hosts that compute ``loss(sr, target) * loss.loss_weight``.
 
-    Matches traiNNer/models/sr_model.py of traiNNer-redux, which also divides by ``accum_iters``.
+    Matches traiNNer/models/sr_model.py of traiNNer-redux, which also divides by ``accum_iters``; older ones, as of
+    commit 001f5a34, leave the weight to the loss.
     """
 
+    host_multiplies = True
+
     def forward(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> Tensor:
-        """Return the loss without its ``loss_weight``, 0-dim; ``lr`` is read from the model that holds this loss.
+        """Return the loss, without its ``loss_weight`` where the host multiplies by that, 0-dim.
+
+        ``lr`` is read from the model that holds this loss.
 
         Args:
             sr: ``(N, 3, H, W)``, about [0, 1].
@@ -29,7 +36,8 @@ class CLPLoss(HeldLoss):
             TypeError: as `clp_basicsr.CLPLoss.forward`.
             ValueError: as `clp_basicsr.CLPLoss.forward`.
         """
-        return super().forward(sr, target, lr) / self.loss_weight
+        value = super().forward(sr, target, lr)
+        return value / self.loss_weight if self.host_multiplies else value
 
 
 def register() -> None:
@@ -50,3 +58,12 @@ def register() -> None:
     register_own(registry, "traiNNer's LOSS_REGISTRY", [CLPLoss])
     # The models import the losses, so this runs in the middle of their import.
     when_imported("traiNNer.models.base_model", lambda module: remember(module.BaseModel))
+    when_imported("traiNNer.models.sr_model", _see_who_multiplies)
+
+
+def _see_who_multiplies(sr_model_module: ModuleType) -> None:
+    try:
+        source = inspect.getsource(sr_model_module.SRModel)
+    except (OSError, TypeError):  # it came without
+        return
+    CLPLoss.host_multiplies = "loss_weight" in source

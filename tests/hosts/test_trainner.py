@@ -1,8 +1,8 @@
 """traiNNer-redux's contract. It is on no package registry, so its loop stands here as its source has it.
 
 From traiNNer/models/sr_model.py: losses live in a dict on the model, are called as
-``loss(output, target)``, and are multiplied by ``abs(loss.loss_weight)`` and divided by
-``accum_iters`` outside. traiNNer/losses/__init__.py imports every ``*_loss.py`` beside it.
+``loss(output, target)``, and are multiplied by ``abs(loss.loss_weight)``, but in older versions, and
+divided by ``accum_iters`` outside. traiNNer/losses/__init__.py imports every ``*_loss.py`` beside it.
 """
 
 from pathlib import Path
@@ -66,8 +66,10 @@ PACKAGE = {
 }
 
 
-def test_weight_counts_once_and_lr_is_the_models_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_weight_counts_once_and_lr_is_the_models_own(multiplies: bool, tmp_path: Path) -> None:
     for name, text in PACKAGE.items():
+        text = text if multiplies else text.replace(" * abs(loss.loss_weight)", "")
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(line.removeprefix("        ") for line in text.splitlines()))
