@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clp_basicsr import arguments
+from clp_basicsr import arguments, pyiqa_package
 from clp_basicsr.devices import chosen_device
 from clp_basicsr.distances import DISTANCES
 from clp_basicsr.extractors import FeatureExtractor, build_extractor
 from clp_basicsr.images import as_rgb, check_images
 from clp_basicsr.loss import CLPLoss
-from clp_basicsr.messages import not_a_choice, reason
 from clp_basicsr.negatives import upsampled_lr
 
 _KEPT = 8
@@ -163,23 +162,13 @@ def pyiqa_score(
     """
     check_images(sr, sr if target is None else target, sr)
     border, place = _check_crop(crop_border, sr), chosen_device(device)
-    with_reference = _pyiqa_settings(metric).get("metric_mode") != "NR"
+    with_reference = pyiqa_package.compares_with_gt(metric)
     if with_reference and target is None:
         raise ValueError(f"Argument `target` must be given: pyiqa's '{metric}' compares with GT.")
-    built = _once(_pyiqa_metric, metric, place, **options)
+    built = _once(pyiqa_package.build, metric, place, **options)
     given = (sr, target) if target is not None and with_reference else (sr,)
     score = built(*(as_rgb(_cropped(_placed(each, place), border)) for each in given))
     return float(score.float().mean())
-
-
-def pyiqa_lower_is_better(metric: str) -> bool:
-    """Say which way a metric of pyiqa points, without building it.
-
-    Raises:
-        ValueError: if pyiqa does not know it.
-        ImportError: if pyiqa is not installed.
-    """
-    return bool(_pyiqa_settings(metric).get("lower_better", False))
 
 
 def _once(build: Callable[..., Any], *settings: object, **options: object) -> Any:
@@ -200,37 +189,6 @@ def _extractor(
     model: str, layers: list[str] | None, weights: str | Path | None, device: torch.device, **options: Any
 ) -> FeatureExtractor:
     return build_extractor(model, layers, weights, **options).to(device)
-
-
-def _pyiqa_metric(metric: str, device: torch.device, **options: Any) -> Any:
-    _pyiqa_settings(metric)
-    import pyiqa
-
-    try:
-        return pyiqa.create_metric(metric, device=device, **options)
-    except TypeError as error:
-        raise ValueError(f"pyiqa's '{metric}' must get options that it knows, but got {options}: {error}") from error
-    except Exception as error:  # urllib's, requests', httpx's and Hugging Face's errors have no common base
-        hub = Path(torch.hub.get_dir())
-        raise FileNotFoundError(
-            f"pyiqa's '{metric}' could not be built: {type(error).__name__}: {reason(error)}. If that was a download: "
-            f"use the metric once on a machine with a network and copy what it put into '{hub / 'pyiqa'}', "
-            f"'{hub / 'checkpoints'}' and Hugging Face's cache to the same places here."
-        ) from error
-
-
-def _pyiqa_settings(metric: str) -> Mapping[str, Any]:
-    try:
-        from pyiqa.default_model_configs import DEFAULT_CONFIGS
-    except ImportError as error:
-        raise ImportError(
-            f"The metric {metric!r} needs the package 'pyiqa', which cannot be imported ({reason(error)}). Install it "
-            "with: pip install pyiqa"
-        ) from error
-    if metric not in DEFAULT_CONFIGS:
-        raise ValueError(not_a_choice("metric", metric, sorted(DEFAULT_CONFIGS)))
-    settings: Mapping[str, Any] = DEFAULT_CONFIGS[metric]
-    return settings
 
 
 def _placed(images: Tensor, device: torch.device) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clp_basicsr import metrics
+from clp_basicsr import metrics, pyiqa_package
 from clp_basicsr.arguments import choice
 from clp_basicsr.hosts.clips import without_mirror
 from clp_basicsr.hosts.once import first_time
@@ -120,7 +120,7 @@ def calculate_pyiqa(
         ImportError: if pyiqa is not installed.
         FileNotFoundError: if the metric's weights cannot be had.
     """
-    _check_direction(f"calculate_pyiqa ({metric})", better, lower=metrics.pyiqa_lower_is_better(metric))
+    _check_direction(f"calculate_pyiqa ({metric})", better, lower=pyiqa_package.lower_is_better(metric))
     target = None if img2 is None else _tensor(img2, input_order)
     return metrics.pyiqa_score(_tensor(img, input_order), target, metric=metric, crop_border=crop_border, **options)
 

@@ -17,7 +17,8 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor
 
 from clp_basicsr import metrics
-from clp_basicsr.metrics import clp_pull, feature_distance, pyiqa_lower_is_better, pyiqa_score
+from clp_basicsr.metrics import clp_pull, feature_distance, pyiqa_score
+from clp_basicsr.pyiqa_package import lower_is_better
 
 from .oracles import (
     VGG_INDICES,
@@ -205,7 +206,7 @@ def test_what_pyiqa_is_given(stand_in: list[tuple[Any, ...]], photo_batch: Photo
     assert torch.equal(calls[0][0], sr[..., 2:-2, 2:-2])
     assert torch.equal(calls[0][1], gt[..., 2:-2, 2:-2])
     assert values == [pytest.approx(sr[..., 2:-2, 2:-2].mean().item(), rel=1e-5)] * 2
-    assert (pyiqa_lower_is_better("near"), pyiqa_lower_is_better("alone")) == (True, False)
+    assert (lower_is_better("near"), lower_is_better("alone")) == (True, False)
     for target in (None, gt):
         pyiqa_score(sr, target, metric="alone")
         assert len(stand_in[-1]) == 1
