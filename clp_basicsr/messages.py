@@ -14,7 +14,9 @@ def did_you_mean(given: object, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` where ``given`` is close to one of ``allowed``, else ``""``."""
     names = list(allowed)
     meant = given if isinstance(given, str) else shown(given)
-    near = difflib.get_close_matches(meant, names, n=10, cutoff=0.6) if len(meant) <= _LONGEST else []
+    other_capitals = [name for name in names if name.lower() == meant.lower()]
+    close = difflib.get_close_matches(meant, names, n=10, cutoff=0.6) if len(meant) <= _LONGEST else []
+    near = other_capitals or close
     if not near:
         return ""
     # Among equally good ones the first of the list: efficientnet_lite0 for efficientnet_lite.

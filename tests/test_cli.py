@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import inspect
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,22 @@ def test_demo_length_must_be_positive(iterations: str, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["demo", "--iterations", iterations])
     assert "--iterations" in capsys.readouterr().err
+
+
+@needs_basicsr
+@pytest.mark.parametrize("command", ["train", "test"])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_has_basicsrs_flags_and_more(command: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from basicsr.utils import options
+
+    with pytest.raises(SystemExit) as ended:
+        main([command, flag])
+    printed = capsys.readouterr().out
+    known = re.findall(r"add_argument\(\s*'(-+\w+)'", inspect.getsource(options.parse_options))
+    assert ended.value.code == 0
+    assert len(known) == 6
+    assert all(each in printed for each in [*known, "--import PACKAGE", "realesrgan"])
+    assert ("_archived_" in printed) == (command == "train")
 
 
 def test_unknown_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

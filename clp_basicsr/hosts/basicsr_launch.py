@@ -12,9 +12,9 @@ import importlib
 import importlib.util
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,9 +28,11 @@ from clp_basicsr.disk import named_if_the_disk_is_full
 from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.checkpoints import load_resume_state, named_if_a_network_was_never_saved
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
+from clp_basicsr.hosts.flags import read_flags
 from clp_basicsr.hosts.forced_options import with_forced
 from clp_basicsr.hosts.gpu import NoGPUError, named_if_it_needs_a_gpu
-from clp_basicsr.hosts.option_file import check_losses, check_sections, read_option_file
+from clp_basicsr.hosts.option_checks import check_options
+from clp_basicsr.hosts.option_file import read_option_file
 from clp_basicsr.hosts.ranks import alike_on_all_ranks
 from clp_basicsr.hosts.replacing import replaced
 from clp_basicsr.hosts.saving import Saving
@@ -47,15 +49,14 @@ def train(arguments: Sequence[str]) -> None:
     Raises:
         FileNotFoundError: if the option file does not exist.
         ImportError: if BasicSR or a package to import is not installed or does not import.
-        OptionFileError: if the option file is no YAML, lacks a section, or misnames the loss; ``--force_yml``
-            included.
+        OptionFileError: if the option file, ``--force_yml`` included, is one with which BasicSR cannot run.
         NoGPUError: if something in the run calls CUDA by name and there is no GPU.
         DamagedCheckpointError: if ``path: resume_state`` asks for a checkpoint that is not whole.
         UntrustedCheckpointError: if the checkpoint to go on from holds more than torch reads unasked.
         NotSavedError: if a checkpoint cannot be written, or the disk is full; the earlier ones are left.
         RuntimeError: if the processes of a distributed run would resume from different states.
     """
-    _run("basicsr.train", "train_pipeline", arguments)
+    _run("train", arguments)
 
 
 def test(arguments: Sequence[str]) -> None:
@@ -68,24 +69,24 @@ def test(arguments: Sequence[str]) -> None:
     Raises:
         FileNotFoundError: if the option file does not exist.
         ImportError: if BasicSR or a package to import is not installed or does not import.
-        OptionFileError: if the option file is no YAML, lacks a section, or misnames the loss; ``--force_yml``
-            included.
+        OptionFileError: if the option file, ``--force_yml`` included, is one with which BasicSR cannot run.
         NoGPUError: if something in the run calls CUDA by name and there is no GPU.
     """
-    _run("basicsr.test", "test_pipeline", arguments)
+    _run("test", arguments)
 
 
-def _run(module_name: str, pipeline: str, arguments: Sequence[str]) -> None:
+def _run(command: str, arguments: Sequence[str]) -> None:
     extensions, arguments = split_imports(arguments)
-    arguments = _with_launcher(arguments)
-    option_file = _option_file(arguments)
+    flags = read_flags(arguments, command)
+    arguments = _with_launcher(arguments, flags)
+    option_file = None if flags.opt is None else _existing(Path(flags.opt))
     register()
     import_extensions(extensions)
-    if option_file is not None:
-        options = with_forced(option_file, read_option_file(option_file), arguments)
-        check_losses(option_file, options, importlib.import_module("basicsr.utils.registry").LOSS_REGISTRY.keys())
-        check_sections(option_file, options, training=pipeline == "train_pipeline")
+    module_name = f"basicsr.{command}"
     module = importlib.import_module(module_name)
+    if option_file is not None:
+        options = with_forced(option_file, read_option_file(option_file), flags.force_yml)
+        check_options(option_file, options, flags, training=command == "train")
     with ExitStack() as stack:
         # BasicSR writes the command line into its copy of the option file.
         imports = "".join(f" --import {name}" for name in extensions)
@@ -96,7 +97,7 @@ def _run(module_name: str, pipeline: str, arguments: Sequence[str]) -> None:
         stack.enter_context(named_if_a_network_was_never_saved())
         for owner, name, substitute in _substitutes(module):
             stack.enter_context(replaced(owner, name, substitute))
-        getattr(module, pipeline)(os.getcwd())
+        getattr(module, f"{command}_pipeline")(os.getcwd())
     # Not after an error: nccl would wait here for processes that wait for this one, instead of letting
     # it end, at which torchrun ends them all.
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -106,20 +107,14 @@ def _run(module_name: str, pipeline: str, arguments: Sequence[str]) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _with_launcher(arguments: list[str]) -> list[str]:
+def _with_launcher(arguments: list[str], flags: Namespace) -> list[str]:
     """Add ``--launcher pytorch`` under torchrun: without it every process would train alone."""
-    if "TORCHELASTIC_RUN_ID" in os.environ and not any(each.startswith("--launcher") for each in arguments):
+    if "TORCHELASTIC_RUN_ID" in os.environ and flags.launcher is None:
         return [*arguments, "--launcher", "pytorch"]
     return arguments
 
 
-def _option_file(arguments: Sequence[str]) -> Path | None:
-    path: Path | None = None
-    for flag, after in zip_longest(arguments, arguments[1:]):
-        if flag.startswith("-opt=") or (flag == "-opt" and after):
-            path = Path(flag.removeprefix("-opt=") if "=" in flag else after)
-    if path is None:
-        return None
+def _existing(path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
             f"Flag `-opt` must name a YAML file, but there is none at '{path}' (from '{Path.cwd()}')."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,18 @@ from clp_basicsr.hosts.option_file import OptionFileError
 from clp_basicsr.messages import did_you_mean, reason, shown
 
 
-def with_forced(path: Path, options: dict[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+def with_forced(path: Path, options: dict[str, Any], entries: Sequence[str]) -> dict[str, Any]:
     """Return the options of a file as ``parse_options`` in basicsr/utils/options.py changes them.
 
     Args:
         path: where the options come from.
         options: all of them; they are changed.
-        arguments: BasicSR's flags.
+        entries: what follows the flag.
 
     Raises:
         OptionFileError: if it would fail at one: no value, or no such block.
     """
-    parser = argparse.ArgumentParser(prog="clp-basicsr", add_help=False)
-    parser.add_argument("--force_yml", nargs="+", default=[])
-    for entry in parser.parse_known_args(arguments)[0].force_yml:
+    for entry in entries:
         keys, *values = entry.split("=")
         if len(values) != 1:
             raise OptionFileError(f"Flag `--force_yml` must be followed by KEY:KEY=VALUE, but got {shown(entry)}.")

@@ -25,12 +25,12 @@ MODEL_REGISTRY.register(type("ModelOfTheirOwn", (SRModel,), {}))
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def workplace(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory that is not on Python's path, as for the command `clp-basicsr`; nothing imported stays."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     monkeypatch.setattr(MODEL_REGISTRY, "_obj_map", dict(iter(MODEL_REGISTRY)))
-    write(train_options(tmp_path) | {"val": {"val_freq": 100, "save_img": False}}, tmp_path)  # for both commands
+    write(train_options(pairs) | {"val": {"val_freq": 100, "save_img": False}}, tmp_path)  # for both commands
     (tmp_path / "own_models.py").write_text(OWN_MODELS, encoding="utf-8")
     (tmp_path / "own_package").mkdir()
     (tmp_path / "own_package" / "models.py").write_text("import own_models", encoding="utf-8")

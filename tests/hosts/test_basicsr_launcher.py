@@ -37,11 +37,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], str]]:
 
 
 @pytest.fixture
-def option_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def option_file(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A file's name, relative to the working directory it lies in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    return write(train_options(tmp_path) | {"val": {"val_freq": 100, "save_img": False}}, tmp_path).name
+    return write(train_options(pairs) | {"val": {"val_freq": 100, "save_img": False}}, tmp_path).name
 
 
 def substituted() -> list[Any]:
@@ -90,6 +90,8 @@ def test_the_process_own_command_line(
         (["--launcher", "pytorch"], []),
         (["--launcher", "none"], []),
         (["--launcher=none"], []),
+        (["--launch", "none"], []),
+        (["--la=none"], []),
     ],
 )
 def test_under_torchrun(
@@ -129,7 +131,7 @@ def test_basicsr_is_put_back_after_a_run(fails: bool, pairs: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("gpu", [False, True])
 def test_with_a_gpu_process_group_and_ddp_are_basicsrs_own(
-    gpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gpu: bool, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """nccl and the choice of the device stay BasicSR's; only the training state is read to the CPU."""
     own = (dist_util._init_dist_pytorch, BaseModel.model_to_device)
@@ -140,7 +142,7 @@ def test_with_a_gpu_process_group_and_ddp_are_basicsrs_own(
         "train_pipeline",
         lambda root_path: during.append((dist_util._init_dist_pytorch, BaseModel.model_to_device)),
     )
-    clp_basicsr.train.main(["-opt", str(write(train_options(tmp_path), tmp_path))])
+    clp_basicsr.train.main(["-opt", str(write(train_options(pairs), tmp_path))])
     assert [each is mine for each, mine in zip(during[0], own)] == [gpu, gpu]
 
 

@@ -82,8 +82,16 @@ def test_a_loss_at_the_top_of_the_file(pairs: Path, tmp_path: Path) -> None:
         train(tmp_path, options)
 
 
-@pytest.mark.parametrize("flag", [["-opt=options.yml"], ["-opt", "none.yml", "-opt=options.yml"]])
-def test_a_file_behind_an_equals_sign_is_checked_too(flag: list[str], pairs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "flag",
+    [
+        ["-opt=options.yml"],
+        ["-opt", "none.yml", "-opt=options.yml"],
+        ["-op", "options.yml"],
+        ["--auto", "-op", "options.yml", "--debug"],
+    ],
+)
+def test_a_file_is_checked_however_basicsr_is_given_it(flag: list[str], pairs: Path, tmp_path: Path) -> None:
     write(train_options(pairs, perceptual={**PERCEPTUAL, "type": "CLPloss"}), tmp_path)
     with isolated(tmp_path), pytest.raises(OptionFileError, match="Did you mean 'CLPLoss'"):
         basicsr_launch.train(flag)

@@ -53,7 +53,10 @@ def test_the_pairs_are_those_of_the_plain_data_set(triples: Path, tmp_path: Path
     assert all(torch.equal(*pair) for pair in zip([call.target for call in plain], [call.target for call in files]))
 
 
-@pytest.mark.parametrize(("neg", "said"), [(None, "needs `dataroot_neg`"), ("empty", "4 of 4 are not in")])
+@pytest.mark.parametrize(
+    ("neg", "said"),
+    [(None, "needs `dataroot_neg`"), ("nowhere", "must be a folder, but there is none"), (".", "4 of 4 are not in")],
+)
 def test_data_set_without_its_files(neg: str | None, said: str, triples: Path, tmp_path: Path) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         train(tmp_path, with_files(triples, neg))

@@ -114,16 +114,16 @@ def test_auto_weight_and_warm_up_go_on_after_the_resume(one_pair: Path, tmp_path
 
 def test_another_missing_network_keeps_its_own_words(resumable: Path, one_pair: Path) -> None:
     missing = options(one_pair, 8)
-    missing["path"]["pretrain_network_g"] = "elsewhere/models/net_g_4.pth"
+    missing["path"] |= {"pretrain_network_g": "elsewhere/models/net_g_4.pth", "ignore_resume_networks": ["network_g"]}
     with pytest.raises(
         FileNotFoundError, match=r"^\[Errno 2\] No such file or directory: 'elsewhere/models/net_g_4.pth'$"
     ):
-        train(resumable, missing)
+        train(resumable, missing, "--auto_resume")
 
 
 def test_another_stage_under_the_same_name(resumable: Path, one_pair: Path) -> None:
     """A GAN after PSNR is the field's recipe; its discriminator has no checkpoint yet."""
     staged = train_options(one_pair, model_type="SRGANModel", total_iter=8)
-    staged["network_g"] = train_options(one_pair)["network_g"]
+    staged |= {name: options(one_pair, 8)[name] for name in ("datasets", "network_g")}
     with pytest.raises(FileNotFoundError, match=r"has no `network_d`.* a `name` of its own.*net_g_4\.pth`\."):
         train(resumable, staged, "--auto_resume")

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clp_basicsr.cli import main
+from clp_basicsr.hosts.flags import read_flags
 from clp_basicsr.hosts.forced_options import with_forced
 from clp_basicsr.hosts.option_file import OptionFileError, read_option_file
 from hosts.options import PERCEPTUAL
@@ -53,7 +54,7 @@ def of_basicsr(file: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch) ->
 def of_ours(file: Path, flags: list[str]) -> dict[str, Any] | None:
     """Return the same of `with_forced`."""
     try:
-        return _given(with_forced(file, read_option_file(file), flags))
+        return _given(with_forced(file, read_option_file(file), read_flags(flags).force_yml))
     except OptionFileError:
         return None
 

@@ -1,0 +1,74 @@
+"""``type`` and ``model_type``: names that no registry of BasicSR has, of which it says no more than a KeyError."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clp_basicsr.hosts.option_file import OptionFileError, is_registered
+from clp_basicsr.messages import did_you_mean, shown
+
+_ITS_PACKAGES = ("basicsr", "realesrgan", "clp_basicsr")
+_SUFFIX = "_basicsr"
+
+
+def check_types(path: Path, options: Mapping[str, Any], *, training: bool) -> None:
+    """Check the names of the model, its networks and the data sets; one that is not given is not looked at.
+
+    Args:
+        path: where the options come from.
+        options: all of them, with the sections that BasicSR needs.
+        training: whether they are for a training.
+
+    Raises:
+        OptionFileError: for a name that nobody has registered.
+    """
+    _check(path, "model_type", options["model_type"], "MODEL")
+    for phase, block in options["datasets"].items():
+        if isinstance(block, Mapping) and "type" in block:
+            _check(path, f"datasets: {phase}: type", block["type"], "DATASET")
+    for network in networks_it_builds(options, training=training):
+        block = options.get(network)
+        if isinstance(block, Mapping) and "type" in block:
+            _check(path, f"{network}: type", block["type"], "ARCH")
+
+
+def networks_it_builds(options: Mapping[str, Any], *, training: bool) -> tuple[str, ...]:
+    """Return the blocks of the networks that a model of BasicSR builds; none for a model of somebody else."""
+    name = options["model_type"]
+    if not is_basicsrs(registered("MODEL", name)):
+        return ()
+    return ("network_g", "network_d") if training and "GAN" in name else ("network_g",)
+
+
+def registered(registry: str, name: object) -> Any:
+    """Return what BasicSR builds for a name, or None.
+
+    Args:
+        registry: ``"MODEL"``, ``"DATASET"`` or ``"ARCH"``.
+        name: as in an option file.
+    """
+    known = dict(iter(_registry(registry)))
+    return known.get(name, known.get(f"{name}{_SUFFIX}")) if isinstance(name, str) else None
+
+
+def is_basicsrs(something: Any) -> bool:
+    """Say whether a class is BasicSR's, so that it is known what it does with its options."""
+    return str(getattr(something, "__module__", "")).split(".")[0] in _ITS_PACKAGES
+
+
+def _check(path: Path, where: str, given: object, registry: str) -> None:
+    known = [*_registry(registry).keys()]
+    if isinstance(given, str) and is_registered(given, known):
+        return
+    names = sorted({name.removesuffix(_SUFFIX) for name in known})
+    raise OptionFileError(
+        f"Option `{where}` in '{path}' must be one of {names}, but got {shown(given)}.{did_you_mean(given, names)} "
+        "What another package registers needs --import PACKAGE."
+    )
+
+
+def _registry(name: str) -> Any:
+    return getattr(importlib.import_module("basicsr.utils.registry"), f"{name}_REGISTRY")
