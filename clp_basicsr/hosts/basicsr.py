@@ -8,6 +8,7 @@ BasicSR's classes are touched from outside, so that any subclass is covered, imp
 - `validation`, of any class, draws pictures where the options ask for them (`basicsr_panels`), and `feed_data` keeps a
   batch's own negatives (`fed_batches`); `BaseModel.__init__` tries the metrics of a validation (`metrics_rehearsal`).
 - `SRModel.get_current_visuals` keeps what a metric needs (`basicsr_metrics`).
+- `paired_random_crop` says which pair it cannot crop (`unfit_pairs`).
 - `MessageLogger.__call__` sends the layers' numbers when it logs (`message_logger`).
 """
 
@@ -20,7 +21,14 @@ from typing import Any
 
 from torch import Tensor
 
-from clp_basicsr.hosts import basicsr_metrics, basicsr_panels, fed_batches, message_logger, metrics_rehearsal
+from clp_basicsr.hosts import (
+    basicsr_metrics,
+    basicsr_panels,
+    fed_batches,
+    message_logger,
+    metrics_rehearsal,
+    unfit_pairs,
+)
 from clp_basicsr.hosts.holders import HeldLoss
 from clp_basicsr.hosts.import_hook import provide_if_missing, when_imported
 from clp_basicsr.hosts.registering import register_own
@@ -56,6 +64,7 @@ def install() -> None:
     """Prepare for BasicSR without importing it; what is imported already is served at once."""
     provide_if_missing("torchvision.transforms.functional_tensor", _fill_functional_tensor)
     when_imported(_BASE_MODEL_MODULE, _attach)
+    when_imported("basicsr.data.transforms", unfit_pairs.name_the_file)
     when_imported(_REGISTRY_MODULE, _register)
     when_imported("basicsr.data.paired_image_dataset", _register_dataset)
     when_imported("basicsr.models.sr_model", _attach_to_sr_model)

@@ -11,6 +11,8 @@ import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from torch import Tensor
 
+from clp_basicsr.hosts.unfit_pairs import UnfitPairError, in_words
+
 
 class PairedNegativeDataset(PairedImageDataset):  # type: ignore[misc]
     """BasicSR's PairedImageDataset with ``dataroot_neg``: a folder, or a list of folders.
@@ -61,9 +63,8 @@ class PairedNegativeDataset(PairedImageDataset):  # type: ignore[misc]
         try:
             images: dict[str, Tensor] = PairedImageDataset.__getitem__(view, index)
         except ValueError as error:  # BasicSR's, which takes the negative for GT
-            raise ValueError(
+            raise UnfitPairError(
                 f"`dataroot_neg` must hold images of the size of their GT, but '{folder / self._name(index)}' is not: "
-                f"{' '.join(map(str, error.args[0])) if isinstance(error.args[0], tuple) else error} (its GT is the "
-                "negative here)."
+                f"{in_words(error.__cause__ or error)} (its GT is the negative here)."
             ) from error
         return images["gt"]

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from clp_basicsr.disk import named_if_the_disk_is_full
 from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.checkpoints import load_resume_state, named_if_a_network_was_never_saved
+from clp_basicsr.hosts.data_loaders import checked
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
 from clp_basicsr.hosts.flags import read_flags
 from clp_basicsr.hosts.forced_options import with_forced
@@ -148,6 +149,9 @@ def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
     from basicsr.utils import dist_util
 
     substitutes: list[tuple[Any, str, Any]] = []
+    if hasattr(pipeline_module, "create_train_val_dataloader"):
+        create = pipeline_module.create_train_val_dataloader
+        substitutes.append((pipeline_module, "create_train_val_dataloader", checked(create)))
     if hasattr(pipeline_module, "load_resume_state"):
         saving = Saving()
         substitutes.append((pipeline_module, "load_resume_state", alike_on_all_ranks(load_resume_state)))

@@ -46,6 +46,7 @@ def option_file(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def substituted() -> list[Any]:
     return [
+        basicsr.train.create_train_val_dataloader,
         basicsr.train.load_resume_state,
         basicsr.train.train_pipeline,
         BaseModel.model_to_device,
