@@ -99,6 +99,15 @@ def test_python_block_runs(workplace: Path) -> None:
     assert names["sr"].grad.abs().sum() > 0  # type: ignore[attr-defined]
 
 
+def test_block_that_makes_pairs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(_noise()[:50, :63]).save("photos/one.jpg")
+    (block,) = [block for block in _blocks("python") if "photos" in block]
+    exec(block, {})
+    assert [Image.open(f"datasets/mine/{part}/one.png").size for part in ("gt", "lq")] == [(60, 48), (15, 12)]
+
+
 @pytest.mark.filterwarnings("ignore:weights='random'")
 def test_block_with_a_torchvision_network_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = [block for block in _blocks("python") if "torchvision:" in block]
