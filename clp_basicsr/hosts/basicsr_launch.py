@@ -2,7 +2,8 @@
 
 While a pipeline runs, a few of BasicSR's names stand for something else: where BasicSR 1.4.2 takes a GPU
 for granted (`load_resume_state`, the process group of `--launcher pytorch`, the wrapping in DDP, the
-validation of video models), and where it saves and resumes as if no run were ever killed and no disk full.
+validation of video models), where it saves and resumes as if no run were ever killed and no disk full, and
+where it makes the data loaders and does not look at them.
 """
 
 from __future__ import annotations
