@@ -30,11 +30,11 @@ from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.checkpoints import load_resume_state, named_if_a_network_was_never_saved
 from clp_basicsr.hosts.data_loaders import checked
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
-from clp_basicsr.hosts.flags import read_flags
-from clp_basicsr.hosts.forced_options import with_forced
 from clp_basicsr.hosts.gpu import NoGPUError, named_if_it_needs_a_gpu
-from clp_basicsr.hosts.option_checks import check_options
-from clp_basicsr.hosts.option_file import read_option_file
+from clp_basicsr.hosts.options.checks import check_options
+from clp_basicsr.hosts.options.file import read_option_file
+from clp_basicsr.hosts.options.flags import read_flags
+from clp_basicsr.hosts.options.forced import with_forced
 from clp_basicsr.hosts.ranks import alike_on_all_ranks
 from clp_basicsr.hosts.replacing import replaced
 from clp_basicsr.hosts.saving import Saving

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clp_basicsr.hosts.option_file import OptionFileError
-from clp_basicsr.hosts.option_types import is_basicsrs, registered
+from clp_basicsr.hosts.options.file import OptionFileError
+from clp_basicsr.hosts.options.types import is_basicsrs, registered
 from clp_basicsr.hosts.replacing import replaced
 from clp_basicsr.messages import reason, shown
 

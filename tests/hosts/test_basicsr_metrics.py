@@ -33,7 +33,7 @@ import clp_basicsr
 from clp_basicsr import metrics
 from clp_basicsr.hosts import basicsr_metrics, metrics_rehearsal
 from clp_basicsr.hosts.basicsr_metrics import calculate_clp_pull, calculate_feature_distance, calculate_pyiqa
-from clp_basicsr.hosts.option_file import OptionFileError
+from clp_basicsr.hosts.options.file import OptionFileError
 from hosts.conftest import CROPS
 from hosts.options import NETWORKS, SCALE, train_options, with_validation
 from hosts.records import log_text, scalars

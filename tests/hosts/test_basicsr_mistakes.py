@@ -7,7 +7,7 @@ import pytest
 
 from clp_basicsr.cli import main
 from clp_basicsr.hosts import basicsr_launch
-from clp_basicsr.hosts.option_file import OptionFileError, check_losses, check_sections, read_option_file
+from clp_basicsr.hosts.options.file import OptionFileError, check_losses, check_sections, read_option_file
 from hosts.options import PERCEPTUAL, evaluation_options, train_options, write
 from hosts.runs import isolated, train
 

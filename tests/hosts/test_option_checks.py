@@ -11,9 +11,9 @@ import pytest
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from clp_basicsr.cli import main
-from clp_basicsr.hosts.flags import read_flags
-from clp_basicsr.hosts.option_checks import check_options
-from clp_basicsr.hosts.option_file import OptionFileError, read_option_file
+from clp_basicsr.hosts.options.checks import check_options
+from clp_basicsr.hosts.options.file import OptionFileError, read_option_file
+from clp_basicsr.hosts.options.flags import read_flags
 from hosts.options import Options, evaluation_options, train_options, with_validation, write
 
 FILES = sorted((Path(__file__).parents[2] / "options" / "train").glob("[!n]*/*.yml"))
@@ -68,7 +68,7 @@ def put(options: Options, where: str, value: object) -> Options:
         ("train: total_iter", "2e5", "!!float 2e5"),
         ("train: pixel_opt: loss_weight", "1e-2", "!!float 1e-2"),
         ("val: val_freq", "5e3", "!!float 5e3"),
-        ("val: metrics: psnr: crop_border", "4", "!!float 4"),
+        ("val: metrics: psnr: crop_border", "4", "Write it without quotes: 4"),
         ("logger: save_checkpoint_freq", "5e3", "!!float 5e3"),
         ("datasets: train: num_worker_per_gpu", "6", "Write it as 6, without quotes."),
         ("datasets: train: batch_size_per_gpu", "1e1", "Write it as 10, without quotes."),

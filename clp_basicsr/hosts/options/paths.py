@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clp_basicsr.hosts.option_file import OptionFileError
-from clp_basicsr.hosts.option_types import networks_it_builds
+from clp_basicsr.hosts.options.file import OptionFileError
+from clp_basicsr.hosts.options.types import networks_it_builds
 from clp_basicsr.messages import shown
 
 _BOTH = ("dataroot_gt", "dataroot_lq")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clp_basicsr.hosts.option_file import OptionFileError, is_registered
+from clp_basicsr.hosts.options.file import OptionFileError, is_registered
 from clp_basicsr.messages import did_you_mean, shown
 
 _ITS_PACKAGES = ("basicsr", "realesrgan", "clp_basicsr")

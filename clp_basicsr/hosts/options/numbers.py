@@ -9,7 +9,7 @@ from typing import Any
 
 from clp_basicsr.arguments import yaml_hint
 from clp_basicsr.hosts.basicsr_metrics import METRICS
-from clp_basicsr.hosts.option_file import OptionFileError
+from clp_basicsr.hosts.options.file import OptionFileError
 
 _WHOLE = (
     "scale",

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clp_basicsr.hosts.option_crop import check_crop
-from clp_basicsr.hosts.option_file import check_losses, check_sections
-from clp_basicsr.hosts.option_numbers import check_numbers
-from clp_basicsr.hosts.option_paths import check_data, check_pretrained
-from clp_basicsr.hosts.option_types import check_types
+from clp_basicsr.hosts.options.crop import check_crop
+from clp_basicsr.hosts.options.file import check_losses, check_sections
+from clp_basicsr.hosts.options.numbers import check_numbers
+from clp_basicsr.hosts.options.paths import check_data, check_pretrained
+from clp_basicsr.hosts.options.types import check_types
 
 
 def check_options(path: Path, options: Mapping[str, Any], flags: Namespace, *, training: bool) -> None:
@@ -21,7 +21,7 @@ def check_options(path: Path, options: Mapping[str, Any], flags: Namespace, *, t
     Args:
         path: where the options come from.
         options: all of them.
-        flags: BasicSR's, as `clp_basicsr.hosts.flags` reads them.
+        flags: BasicSR's, as `clp_basicsr.hosts.options.flags` reads them.
         training: whether they are for a training.
 
     Raises:
