@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ _MENDABLE = (
     UntrustedCheckpointError,
     OptionFileError,
 )
+_NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 _BASICSRS_FLAGS = ("train", "test")
 _COMMANDS = {"demo": demo.run, "inspect": inspect.run, "plot": plot.run, "bench": bench.run}
 
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _MENDABLE as error:
         return _failed(options.command, str(error))
     except OSError as error:
-        if error.filename is None:
+        if error.errno not in _NOT_ALLOWED or error.filename is None:
             raise
         return _failed(options.command, f"'{error.filename}' cannot be read or written: {error.strerror}.")
     except (TypeError, ValueError) as error:

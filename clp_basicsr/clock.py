@@ -10,6 +10,17 @@ def tell(model: Any, iteration: int) -> None:
     model._clp_iteration = iteration
 
 
+def iteration_of(model: Any | None) -> int | None:
+    """Return the iteration that a model was told, or that its schedulers tell, from 1 on; None where neither is."""
+    told: int | None = getattr(model, "_clp_iteration", None)
+    if told is not None:
+        return told
+    try:
+        return int(model.schedulers[0].last_epoch) + 1  # type: ignore[union-attr]
+    except (AttributeError, LookupError, TypeError):  # a model without schedulers, or with some of another make
+        return None
+
+
 class Clock:
     """Reads what a model was told, or its schedulers; where there are none it counts its ticks."""
 
@@ -26,10 +37,5 @@ class Clock:
 
         Losses and their buffers are not part of BasicSR's training state, its schedulers are.
         """
-        told: int | None = getattr(model, "_clp_iteration", None)
-        if told is not None:
-            return told
-        try:
-            return int(model.schedulers[0].last_epoch) + 1  # type: ignore[union-attr]
-        except (AttributeError, LookupError, TypeError):  # a model without schedulers, or with some of another make
-            return max(1, self.ticks)
+        known = iteration_of(model)
+        return max(1, self.ticks) if known is None else known

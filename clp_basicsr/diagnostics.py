@@ -17,7 +17,7 @@ from clp_basicsr.distances import DISTANCES
 from clp_basicsr.gradients import squared_norm_of_pixel_loss
 
 EVERY = 10
-"""Calls from one measurement of the layers to the next."""
+"""Iterations from one measurement of the layers to the next."""
 GRADIENT_EVERY = 100
 """Calls from one measurement of the gradient to the next."""
 
@@ -170,12 +170,18 @@ class Probe:
         self.range: Tensor | None = None
         self.gradient_ratios: deque[Tensor] = deque(maxlen=3)
 
-    def begin(self, target: Tensor) -> bool:
-        """Count a call and return whether its layers are to be measured; ``target`` is GT as the network gets it."""
+    def begin(self, target: Tensor, iteration: int | None = None) -> bool:
+        """Count a call and return whether its layers are to be measured.
+
+        Args:
+            target: GT as the network gets it.
+            iteration: of the training; None where nobody knows it, then calls count.
+        """
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return False  # a count would mean a compilation for every call; a validation is no part of the training
         self.calls += 1
-        if self.calls > 1 and self.calls % EVERY:  # the first, and those that hosts log: every 50th, every 100th
+        # The first, and those that hosts log: every 50th, every 100th.
+        if self.calls > 1 and (self.calls if iteration is None else iteration) % EVERY:
             return False
         self.sums = {}
         self.range = torch.stack(target.detach().float().aminmax())

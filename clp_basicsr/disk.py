@@ -1,4 +1,4 @@
-"""Saying what a full disk means for a run: Python's and torch's own errors name neither the file nor a cure."""
+"""Saying what a full disk means: Python's and torch's own errors name neither the file nor a cure."""
 
 from __future__ import annotations
 

@@ -38,7 +38,8 @@ def squared_norm_of_pixel_loss(sr: Tensor, target: Tensor, model: Any | None) ->
 
 def _kept_as_it_is() -> AbstractContextManager[None]:
     """Hide what is kept inside from torch.utils.checkpoint around it, which counts what it has to compute again."""
-    hooks: AbstractContextManager[None] = torch.autograd.graph.saved_tensors_hooks(lambda each: each, lambda each: each)
+    # Detached: what an operation keeps of its own result would keep the operation, for ever if nobody walks there.
+    hooks: AbstractContextManager[None] = torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda each: each)
     return hooks
 
 

@@ -130,7 +130,7 @@ def inspect(
         gradient_ratio=_over_l1(whole, sr, target),
         network=loss.extractor.name,
         criterion=type(loss.criterion).__name__,
-        distance=next(name for name, each in DISTANCES.items() if each is loss.criterion.distance),
+        distance=next(name for name, each in DISTANCES.items() if each == loss.criterion.distance),
         tiles=len(network.tiles),
         left_out=left_out,
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from clp_basicsr import arguments
 from clp_basicsr.balance import Balance
 from clp_basicsr.binding import BoundModule
-from clp_basicsr.clock import Clock
+from clp_basicsr.clock import Clock, iteration_of
 from clp_basicsr.compiling import EAGER, Functions, compiled
 from clp_basicsr.criteria import Terms, build_criterion
 from clp_basicsr.diagnostics import Diagnostics, Probe
@@ -249,7 +249,7 @@ class CLPLoss(BoundModule):
         sr, target, lr = (self.prepared(images) for images in (sr, target.detach(), lr.detach()))
         with torch.no_grad():
             references = References.of(target, self.draw_negatives(target, lr, given_lr.detach()))
-        probe = self._probe if self._probe is not None and self._probe.begin(target) else None
+        probe = self._probe if self._probe is not None and self._layers_are_due(self._probe, target) else None
         parts: list[tuple[float, list[Terms]]] = []
 
         def value_of(images: Tensor, rows: slice, share: float) -> Tensor:
@@ -385,6 +385,9 @@ class CLPLoss(BoundModule):
         if self.balance is None:
             return self.loss_weight
         return self.balance.weight(self._key, self._iteration(), value, sr, target, self.bound_model())
+
+    def _layers_are_due(self, probe: Probe, target: Tensor) -> bool:
+        return probe.begin(target, None if torch.compiler.is_compiling() else iteration_of(self._model_if_one()))
 
     def _iteration(self) -> int:
         return self.clock.read(self.bound_model())

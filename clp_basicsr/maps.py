@@ -52,9 +52,9 @@ def layer_maps(criterion: Criterion, anchor: Tensor, positive: Tensor, negatives
     """
     distance, (scale, eps) = criterion.distance, criterion.way_of_measuring(weight, anchor.shape[-2:].numel())
     d = measure(anchor, positive, negatives, distance, scale, eps)
-    if distance is DISTANCES["cosine"]:
+    if distance == DISTANCES["cosine"]:
         return _cosine_maps(d, anchor.shape[-2:])
-    squared = distance is DISTANCES["l2"]
+    squared = distance == DISTANCES["l2"]
 
     def parts(first: Tensor, second: Tensor, eps: float = 0.0) -> Tensor:
         difference = (first - second) * scale + eps
@@ -78,7 +78,7 @@ def layer_maps(criterion: Criterion, anchor: Tensor, positive: Tensor, negatives
 
 def map_value(values: Tensor, distance: Distance) -> float:
     """Return the distance that a map of distances ``(N, h, w)`` stands for; see `LayerMaps`."""
-    return float(values.square().mean().sqrt() if distance is DISTANCES["l2"] else values.mean())
+    return float(values.square().mean().sqrt() if distance == DISTANCES["l2"] else values.mean())
 
 
 def _cosine_maps(d: Distances, size: torch.Size) -> LayerMaps:

@@ -37,8 +37,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         unfinished.replace(path)
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename = str(path)  # of writing it has none, of opening that of the other file
+        # Pillow's own errors have no number, and say what is wrong themselves.
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(unfinished)):
+            error.filename = str(path)
         raise
 
 

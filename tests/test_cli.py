@@ -7,7 +7,9 @@ import importlib.util
 import inspect
 import os
 import re
+from email.message import Message
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -85,6 +87,15 @@ def test_a_file_that_may_not_be_written_is_one_line(
     monkeypatch.setitem(_COMMANDS, "plot", refused)
     assert main(["plot", "run"]) == 1
     assert capsys.readouterr().err == "clp-basicsr plot: 'plot.png' cannot be read or written: Read-only file system.\n"
+
+
+def test_errors_of_other_makers_keep_their_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_options: object) -> None:
+        raise HTTPError("https://there", 403, "Forbidden", Message(), None)
+
+    monkeypatch.setitem(_COMMANDS, "plot", refused)
+    with pytest.raises(HTTPError, match="Forbidden"):
+        main(["plot", "run"])
 
 
 @needs_basicsr

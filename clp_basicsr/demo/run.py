@@ -37,7 +37,8 @@ def run(model: str, weights: str | None, iterations: int, *, fresh: bool) -> Non
     Raises:
         ImportError: if the extra ``demo`` is not installed.
         FileNotFoundError: if the network's weights cannot be had.
-        ValueError: if there is a run of another loss to continue.
+        ValueError: if there is a run of another loss to continue, or one whose option file is damaged.
+        UntrustedCheckpointError: if its checkpoint holds more than torch reads unasked.
         KeyboardInterrupt: after Ctrl-C, when the state has been saved.
     """
     register()
@@ -64,10 +65,8 @@ def run(model: str, weights: str | None, iterations: int, *, fresh: bool) -> Non
 
 def _provide_latest(models: Path, done: int) -> None:
     """Write what BasicSR writes at the end of a run, which one that was stopped has not come to."""
-    latest = models / "net_g_latest.pth"
-    if not latest.exists():
-        with whole_file(latest) as file:
-            file.write((models / f"net_g_{done}.pth").read_bytes())
+    with whole_file(models / "net_g_latest.pth") as file:
+        file.write((models / f"net_g_{done}.pth").read_bytes())
 
 
 def _announcement(folder: Path, done: int, iterations: int, fresh: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["NETWORKS", "FeatureExtractor", "build_extractor"]
+
+_one_at_a_time = threading.RLock()
 
 
 class _Build(Protocol):
@@ -97,13 +100,17 @@ def build_extractor(
 
 @contextmanager
 def _float32_by_default() -> Iterator[None]:
-    """Build in the precision that a network is asked for in, whatever a host has made torch's default."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+    """Build in the precision that a network is asked for in, whatever a host has made torch's default.
+
+    That is one for all threads: others see float32 meanwhile.
+    """
+    with _one_at_a_time:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 def _path_of(weights: object) -> str | None:

@@ -150,10 +150,8 @@ def _read(path: Path) -> Any:
 def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
-    except FileNotFoundError:
-        raise
-    except OSError as error:  # it is a folder, or not ours to read
-        raise DamagedCheckpointError(f"'{path}' cannot be read ({error.strerror})") from error
+    except IsADirectoryError as error:  # others say nothing of the checkpoint: too many open files, a disk that is away
+        raise DamagedCheckpointError(f"'{path}' is a folder") from error
 
 
 @contextmanager

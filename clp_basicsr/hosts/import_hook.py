@@ -10,6 +10,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -64,6 +65,7 @@ class _ActingFinder(importlib.abc.MetaPathFinder):
     def __init__(self) -> None:
         self.actions: dict[str, Action] = {}
         self.half_imported: dict[str, Action] = {}
+        self._asked: set[tuple[str, int]] = set()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -71,9 +73,20 @@ class _ActingFinder(importlib.abc.MetaPathFinder):
         self._act_on_finished()
         if fullname not in self.actions:
             return None
-        # Those behind this one: in front there can be one of an earlier import of this package, which would ask back.
-        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
-            spec = finder.find_spec(fullname, path, target)
+        question = fullname, threading.get_ident()
+        if question in self._asked:  # by one of an earlier import of this package, or by what somebody put around this
+            return None
+        self._asked.add(question)
+        try:
+            return self._acting_spec(fullname, path, target)
+        finally:
+            self._asked.remove(question)
+
+    def _acting_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> importlib.machinery.ModuleSpec | None:
+        for finder in sys.meta_path:
+            spec = finder.find_spec(fullname, path, target) if finder is not self else None
             if spec is not None and spec.loader is not None:
                 spec.loader = _ActingLoader(spec.loader, self.actions[fullname])
                 return spec

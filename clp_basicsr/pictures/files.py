@@ -34,6 +34,7 @@ def write_image(image: Image.Image, path: Path) -> None:
 
     Raises:
         OSError: if it cannot be written; an earlier file of that name is left as it was.
+        KeyError: for an ending that Pillow does not know.
     """
     with whole_file(path) as file:
         image.save(file, format=Image.registered_extensions()[path.suffix.lower()])

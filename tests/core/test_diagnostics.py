@@ -1,9 +1,12 @@
 """The numbers per layer against plain loops, and each warning by a loss that deserves it."""
 
 import copy
+import gc
 import math
 import pickle
+import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,10 @@ from clp_basicsr.diagnostics import EVERY, LAYER, Report, diagnose_layer, warnin
 from clp_basicsr.distances import DISTANCES
 
 from .oracles import loop_distances, loop_sizes, upsampled
+
+
+class Model(SimpleNamespace):
+    """A host's, which a loss can be bound to."""
 
 
 def features(seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -246,6 +253,19 @@ def test_measured_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "clp/relu1_2/progress" in loss.diagnostics.read().scalars()
 
 
+def test_measured_at_the_iterations_of_the_model() -> None:
+    """Which it is resumed at, and which pass before `start_iter` too."""
+    model = Model(schedulers=[SimpleNamespace(last_epoch=0)], lq=LR)
+    loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1}).bind(model)
+    seen: dict[float, int] = {}
+    for iteration in range(17, 17 + 2 * EVERY):
+        model.schedulers[0].last_epoch = iteration - 1
+        loss(torch.lerp(GT, HALF, iteration / EVERY), GT)
+        assert loss.diagnostics is not None
+        seen.setdefault(loss.diagnostics.read().mean("pull"), iteration)
+    assert [*seen.values()] == [17, 20, 30]
+
+
 @pytest.mark.parametrize("way", [0.05, 1.5])
 def test_in_parts_it_says_the_same(way: float) -> None:
     """Also where a part is all sky, and none of its terms says anything."""
@@ -280,6 +300,23 @@ def test_a_copy_measures_from_its_own_first_call_on(copied: Callable[[CLPLoss], 
     assert fresh.diagnostics is not None
     assert loss.diagnostics is not None
     assert twin.diagnostics.read().layers == fresh.diagnostics.read().layers != loss.diagnostics.read().layers
+
+
+def test_a_pixel_loss_of_which_a_part_is_never_walked_is_forgotten() -> None:
+    """What an operation keeps of its own result, here exp's, must not keep the graph."""
+    weights: list[weakref.ref[Any]] = []
+
+    def pixel(sr: Tensor, gt: Tensor) -> tuple[Tensor, None]:
+        weight = np.ones(sr.shape, dtype=np.float32)
+        weights.append(weakref.ref(weight))
+        return ((sr - gt) * torch.from_numpy(weight)).exp().sum(), None
+
+    model = Model(cri_pix=pixel)
+    loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1}).bind(model)
+    with pytest.warns(UserWarning, match="gives a tuple"):
+        loss(HALF.clone().requires_grad_(), GT, LR).backward()
+    gc.collect()
+    assert [each() for each in weights] == [None]
 
 
 def test_off() -> None:

@@ -68,6 +68,17 @@ def test_gradient_in_float16_is_the_losss(vgg_weights: Path) -> None:
     assert (seen - expected).norm() / expected.norm() < 0.01
 
 
+@pytest.mark.parametrize("keywords", [{}, {"distance": "l1"}, {"criterion": "infonce"}], ids=str)
+def test_of_a_copy(keywords: dict[str, Any], vgg_weights: Path, photo_batch: Photos) -> None:
+    loss = vgg(vgg_weights, **keywords)
+    images = crop(photo_batch, 1, 48, torch.float64)
+    first, second = (inspect(each, *images) for each in (loss, copy.deepcopy(loss)))
+    assert first.distance == second.distance
+    for layer, view in first.layers.items():
+        assert view.to_target == second.layers[layer].to_target
+        torch.testing.assert_close(view.maps.pull, second.layers[layer].maps.pull)
+
+
 def test_shares_are_those_of_a_loss_with_one_layer(vgg_weights: Path, photo_batch: Photos) -> None:
     images = crop(photo_batch, 1, 48, torch.float64)
     seen = inspect(vgg(vgg_weights), *images)

@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,17 @@ def test_the_default_precision_of_a_host_is_not_the_networks(model: str, dtype: 
     for one, other in zip(built.buffers(), expected.buffers(), strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
+
+
+def test_threads_leave_the_default_precision_as_it_was() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            built = list(pool.map(lambda _: CLPLoss(preset="rlfn"), range(8)))
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {each.dtype for loss in built for each in loss.buffers()} == {torch.float32}
 
 
 def random_state_of_numpy() -> NDArray[np.uint32]:

@@ -1,5 +1,6 @@
 """Which checkpoint --auto_resume takes, and what it says about those it does not take."""
 
+import errno
 import shutil
 import warnings
 from collections.abc import Callable
@@ -191,8 +192,17 @@ def test_a_damaged_checkpoint_that_was_asked_for_is_an_error(file: str, experime
 
 
 def test_the_folder_of_the_states_is_no_state(experiment: Path) -> None:
-    with pytest.raises(DamagedCheckpointError, match=r"/training_states' cannot be read \(Is a directory\)"):
+    with pytest.raises(DamagedCheckpointError, match=r"/training_states' is a folder"):
         load_resume_state(opt_of(experiment, auto_resume=False, resume_state=str(experiment / "training_states")))
+
+
+def test_what_says_nothing_of_a_checkpoint_does_not_skip_it(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        load_resume_state(opt_of(experiment))
 
 
 def test_a_network_that_was_asked_for_as_a_state(experiment: Path) -> None:

@@ -80,6 +80,22 @@ def test_any_order(imports: str, tmp_path: Path) -> None:
     assert LOGGED in succeeded(python("-c", f"{imports}\n{USE}", folder=tmp_path))
 
 
+def test_inside_somebody_elses_finder(tmp_path: Path) -> None:
+    """As of tools that watch imports: it stands in the place of each finder, and asks that one."""
+    wrapped = """
+import sys
+import clp_basicsr
+class Watched:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, *given):
+        return self.finder.find_spec(*given)
+sys.meta_path[:] = [Watched(each) for each in sys.meta_path]
+import basicsr
+"""
+    assert LOGGED in succeeded(python("-c", f"{wrapped}\n{USE}", folder=tmp_path))
+
+
 @pytest.mark.parametrize("inside", ["archs/user_arch.py", "models/lr_scheduler.py"])
 def test_from_inside_a_partially_imported_basicsr(inside: str, tmp_path: Path) -> None:
     """As in a checkout of BasicSR with somebody's own files in it, which it imports while it is imported."""
