@@ -316,7 +316,7 @@ def test_a_pixel_loss_of_which_a_part_is_never_walked_is_forgotten() -> None:
     with pytest.warns(UserWarning, match="gives a tuple"):
         loss(HALF.clone().requires_grad_(), GT, LR).backward()
     gc.collect()
-    assert [each() for each in weights] == [None]
+    assert [each() is None for each in weights] == [True]
 
 
 def test_off() -> None:
