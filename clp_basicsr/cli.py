@@ -62,7 +62,7 @@ def _is_about_keywords(error: BaseException) -> bool:
     """Say whether it is this package's own word on a loss that BasicSR builds: then it says what to do."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     of_a_loss = any(frame.f_code.co_name == "build_loss" for frame in frames)
-    return of_a_loss and frames[-1].f_globals["__name__"].startswith("clp_basicsr.")
+    return of_a_loss and str(frames[-1].f_globals.get("__name__")).startswith("clp_basicsr.")
 
 
 def _failed(command: str, text: str) -> int:
