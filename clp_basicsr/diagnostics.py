@@ -166,6 +166,7 @@ class Probe:
     def __init__(self) -> None:
         """Begin with the first call."""
         self.calls = 0
+        self.measured: tuple[int, int | None] = (0, None)
         self.sums: dict[str, Tensor] = {}
         self.range: Tensor | None = None
         self.gradient_ratios: deque[Tensor] = deque(maxlen=3)
@@ -180,12 +181,20 @@ class Probe:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return False  # a count would mean a compilation for every call; a validation is no part of the training
         self.calls += 1
-        # The first, and those that hosts log: every 50th, every 100th.
-        if self.calls > 1 and (self.calls if iteration is None else iteration) % EVERY:
+        if not self._is_due(iteration):
             return False
+        self.measured = self.calls, iteration
         self.sums = {}
         self.range = torch.stack(target.detach().float().aminmax())
         return True
+
+    def _is_due(self, iteration: int | None) -> bool:
+        """Take the first call, and those that hosts log: of every 50th or 100th iteration."""
+        last_call, last_iteration = self.measured
+        if iteration is None:
+            return self.calls == 1 or self.calls % EVERY == 0
+        stands_still = self.calls - last_call >= 2 * EVERY  # the model's schedulers count epochs
+        return self.calls == 1 or stands_still or (iteration % EVERY == 0 and iteration != last_iteration)
 
     def add_layer(
         self, name: str, anchor: Tensor, positive: Tensor, negatives: Tensor, terms: Terms, share: float = 1.0

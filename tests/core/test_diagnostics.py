@@ -266,6 +266,18 @@ def test_measured_at_the_iterations_of_the_model() -> None:
     assert [*seen.values()] == [17, 20, 30]
 
 
+@pytest.mark.parametrize("epoch", [1, EVERY])
+def test_measured_beside_schedulers_that_count_epochs(epoch: int) -> None:
+    model = Model(schedulers=[SimpleNamespace(last_epoch=epoch - 1)], lq=LR)
+    loss = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1}).bind(model)
+    seen: dict[float, int] = {}
+    for call in range(1, 5 * EVERY):
+        loss(torch.lerp(GT, HALF, call / EVERY), GT)
+        assert loss.diagnostics is not None
+        seen.setdefault(loss.diagnostics.read().mean("pull"), call)
+    assert [*seen.values()] == [1, 1 + 2 * EVERY, 1 + 4 * EVERY]
+
+
 @pytest.mark.parametrize("way", [0.05, 1.5])
 def test_in_parts_it_says_the_same(way: float) -> None:
     """Also where a part is all sky, and none of its terms says anything."""
