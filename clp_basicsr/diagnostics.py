@@ -60,17 +60,13 @@ class Report(NamedTuple):
         return {**by_layer, **{f"clp/{name}": value for name, value in self.whole.items() if value == value}}
 
 
-def diagnose_layer(anchor: Tensor, positive: Tensor, negatives: Tensor, terms: Terms) -> Tensor:
-    """Return the numbers of `LAYER` for features as a criterion gets them, shape ``(7,)``.
+def layer_numbers(sums: Tensor) -> Tensor:
+    """Return the numbers of `LAYER`, shape ``(7,)``, of all `layer_sums` of a batch added up.
 
     ``progress`` is the way from the negative to GT that SR has gone, ``<sr-neg, gt-neg> / P^2`` per
     channel: 0 at the negative, 1 at GT; ``overshoot`` is what is beyond 1; ``flat`` the share of
     channels whose gap is too small to say; ``from_negative`` SR's distance from the negative over the gap.
     """
-    return _numbers_of(_sums(anchor, positive, negatives, terms, share=1.0))
-
-
-def _numbers_of(sums: Tensor) -> Tensor:
     *rest, count = sums.unbind()
     telling = {LAYER.index(name) for name in ("progress", "overshoot", "from_negative")}
     count = count.clamp(min=1)
@@ -78,8 +74,16 @@ def _numbers_of(sums: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _sums(anchor: Tensor, positive: Tensor, negatives: Tensor, terms: Terms, share: float) -> Tensor:
-    """Return what adds up over the parts of a batch: means times their share, or sums and, at the end, of how many."""
+def layer_sums(anchor: Tensor, positive: Tensor, negatives: Tensor, terms: Terms, share: float = 1.0) -> Tensor:
+    """Return what adds up over the parts of a batch: means times their share, or sums and, at the end, of how many.
+
+    Args:
+        anchor: SR's features as a criterion gets them.
+        positive: GT's.
+        negatives: those of the negatives.
+        terms: what the criterion said of them.
+        share: of the batch.
+    """
     d = measure(anchor, positive, negatives, _L2)
     tells = d.gap > 0.5 * d.unit
     # 2 <sr-neg, gt-neg> = N^2 + P^2 - A^2: of the distances alone, without another map the size of the features.
@@ -200,7 +204,7 @@ class Probe:
         self, name: str, anchor: Tensor, positive: Tensor, negatives: Tensor, terms: Terms, share: float = 1.0
     ) -> None:
         """Measure a layer, of which these images are a ``share``."""
-        sums = _sums(anchor, positive, negatives, terms, share)
+        sums = layer_sums(anchor, positive, negatives, terms, share)
         self.sums[name] = self.sums[name] + sums if name in self.sums else sums
 
     def gradient_is_due(self, sr: Tensor) -> bool:
@@ -240,7 +244,7 @@ class Probe:
             return None
         nan = self.range.new_tensor(float("nan"))
         ratio = torch.stack((*self.gradient_ratios,)).nanmedian() if self.gradient_ratios else nan
-        layers = {name: _numbers_of(sums) for name, sums in self.sums.items()}
+        layers = {name: layer_numbers(sums) for name, sums in self.sums.items()}
         return Diagnostics(layers, torch.stack((ratio.to(self.range), *self.range)))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clp_basicsr.criteria import Criterion
-from clp_basicsr.criteria.base import Distances, measure
+from clp_basicsr.criteria.base import Distances
 from clp_basicsr.criteria.directional import Directional, at_least_the_floor
 from clp_basicsr.distances import DISTANCES, Distance
 
@@ -51,7 +51,7 @@ def layer_maps(criterion: Criterion, anchor: Tensor, positive: Tensor, negatives
         weight: the layer's weight; it scales the features where the criterion scales them.
     """
     distance, (scale, eps) = criterion.distance, criterion.way_of_measuring(weight, anchor.shape[-2:].numel())
-    d = measure(anchor, positive, negatives, distance, scale, eps)
+    d = criterion.measured(anchor, positive, negatives, weight)
     if distance == DISTANCES["cosine"]:
         return _cosine_maps(d, anchor.shape[-2:])
     squared = distance == DISTANCES["l2"]

@@ -43,6 +43,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text as a `whole_file`; errors are those of that."""
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what a killed process left of its last file in ``folder``."""
     for path in folder.glob(f"*{_UNFINISHED}"):

@@ -14,7 +14,7 @@ import torch
 
 from clp_basicsr.bench.measuring import Spread
 from clp_basicsr.pictures.canvas import new_figure, save_figure
-from clp_basicsr.whole_files import whole_file
+from clp_basicsr.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,7 @@ def write_json(file: Path, about: dict[str, Any], rows: Sequence[Row], **more: o
         {**asdict(row), "seconds": row.seconds._asdict(), "ratio": _dict(row.ratio), "queued": _dict(row.queued)}
         for row in rows
     ]
-    text = json.dumps({**about, "rows": numbers, **more}, indent=1) + "\n"
-    with whole_file(file) as out:
-        out.write(text.encode("utf-8"))
+    write_text(file, json.dumps({**about, "rows": numbers, **more}, indent=1) + "\n")
 
 
 def plot(file: Path, rows: Sequence[Row]) -> None:

@@ -68,6 +68,11 @@ class Criterion(ABC):
         """Return `measure`'s ``scale`` and ``eps`` for a layer of this weight, with maps of so many positions."""
         return 1.0, 0.0
 
+    def measured(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Distances:
+        """Return the distances of a layer, measured in this criterion's way."""
+        scale, eps = self.way_of_measuring(weight, anchor.shape[-2:].numel())
+        return measure(anchor, positive, negatives, self.distance, scale, eps)
+
     @abstractmethod
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the terms of a layer; ``terms.loss`` already holds the layer's ``weight``."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from clp_basicsr.criteria.base import Criterion, Distances, Terms, measure, terms
+from clp_basicsr.criteria.base import Criterion, Distances, Terms, terms
 from clp_basicsr.distances import DISTANCES, Distance
 from clp_basicsr.images import at_least_float32
 
@@ -26,7 +26,7 @@ class Directional(Criterion):
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
-        d = measure(anchor, positive, negatives, self.distance)
+        d = self.measured(anchor, positive, negatives, weight)
         anchor, positive, negatives = (at_least_float32(each) for each in (anchor, positive, negatives))
         # (1 - q) P = <gt - sr, detail> / P: no difference of large numbers.
         detail = (positive - negatives).flatten(-2)

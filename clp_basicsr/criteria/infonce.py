@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from clp_basicsr.criteria.base import Criterion, Terms, measure, terms
+from clp_basicsr.criteria.base import Criterion, Terms, terms
 from clp_basicsr.distances import DISTANCES, Distance
 
 
@@ -27,7 +27,7 @@ class InfoNCE(Criterion):
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
-        d = measure(anchor, positive, negatives, self.distance)
+        d = self.measured(anchor, positive, negatives, weight)
         # 1 - s: differences of similarities are differences of distances, and those are exact near 0.
         to_positive = d.to_positive.mean(-1)
         to_negatives, gap = d.to_negatives.mean(-1), d.gap.mean(-1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clp_basicsr.criteria.base import Criterion, Distances, Terms, measure, terms
+from clp_basicsr.criteria.base import Criterion, Distances, Terms, terms
 from clp_basicsr.distances import Distance
 
 
@@ -25,7 +25,7 @@ class Ratio(Criterion):
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
-        d = measure(anchor, positive, negatives, self.distance)
+        d = self.measured(anchor, positive, negatives, weight)
         to_negatives = d.to_negatives.mean((0, 2)) + self.floor * d.unit.mean((0, 2))
         value = d.to_positive.mean(1) / to_negatives
         return _ratio_terms(weight * value.mean(), d)
@@ -46,9 +46,7 @@ class BatchRatio(Criterion):
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
-        d = measure(
-            anchor, positive, negatives, self.distance, *self.way_of_measuring(weight, anchor.shape[-2:].numel())
-        )
+        d = self.measured(anchor, positive, negatives, weight)
         to_negatives = d.to_negatives.mean((1, 2))
         return _ratio_terms(weight * d.to_positive.mean() / (self._pooled(to_negatives) + 1e-7), d)
 

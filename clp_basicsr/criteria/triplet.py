@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clp_basicsr.criteria.base import Criterion, Layer, Terms, measure, side_by_side, terms, terms_of_layers
+from clp_basicsr.criteria.base import Criterion, Layer, Terms, side_by_side, terms, terms_of_layers
 from clp_basicsr.distances import Distance
 
 TORCH_EPS = 1e-6  # torch.nn.TripletMarginLoss's default `eps`
@@ -40,7 +40,7 @@ class RelativeTriplet(Criterion):
         return self._together(layers, weights)
 
     def _together(self, layers: Sequence[Layer], weights: Sequence[float]) -> list[Terms]:
-        measured = [measure(*layer, self.distance) for layer in layers]
+        measured = [self.measured(*layer, weight) for layer, weight in zip(layers, weights)]
         d, sizes = side_by_side(measured), [each.to_positive.numel() for each in measured]
         pull, push = d.pull(), d.push()
         value = torch.add(pull, push, alpha=self.push_weight)
@@ -66,9 +66,7 @@ class FixedMarginTriplet(Criterion):
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the layer's terms; see `Criterion`."""
-        d = measure(
-            anchor, positive, negatives, self.distance, *self.way_of_measuring(weight, anchor.shape[-2:].numel())
-        )
+        d = self.measured(anchor, positive, negatives, weight)
         nearest = d.to_negatives
         if self.swap:
             nearest = torch.minimum(nearest, self.distance.between(positive, negatives, weight, TORCH_EPS))

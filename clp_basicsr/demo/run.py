@@ -59,7 +59,8 @@ def run(model: str, weights: str | None, iterations: int, *, fresh: bool) -> Non
     else:
         print(_announcement(folder, done, iterations, fresh))
         _train(options, folder, done, iterations)
-    network = load_network(opt, folder / "models" / f"net_g_{_iterations_done(folder, opt)}.pth")
+        done = _iterations_done(folder, opt)
+    network = load_network(opt, folder / "models" / f"net_g_{done}.pth")
     _report(options, folder, loss, network)
 
 

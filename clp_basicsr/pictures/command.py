@@ -20,7 +20,7 @@ from clp_basicsr.pictures.files import make_folder, read_image, write_image
 from clp_basicsr.pictures.page import page
 from clp_basicsr.pictures.sheet import draw_sheet, notes, summary
 from clp_basicsr.tiles import SIZE
-from clp_basicsr.whole_files import whole_file
+from clp_basicsr.whole_files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,8 +76,7 @@ def _write(seen: Inspection, folder: Path, name: str, sr_is: str) -> None:
     titles = {"LR": "LR, upsampled", "SR": sr_is, "GT": "GT"}
     text = page(seen, name, titles, sheet)
     write_image(Image.fromarray(sheet), png)
-    with whole_file(page_file) as file:
-        file.write(text.encode("utf-8"))
+    write_text(page_file, text)
     print(summary(seen))
     for note in notes(seen):
         print(note)

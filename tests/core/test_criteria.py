@@ -12,7 +12,7 @@ from clp_basicsr.criteria.directional import Directional
 from clp_basicsr.criteria.infonce import InfoNCE
 from clp_basicsr.criteria.ratio import BatchRatio, Ratio
 from clp_basicsr.criteria.triplet import FixedMarginTriplet, RelativeTriplet
-from clp_basicsr.diagnostics import diagnose_layer
+from clp_basicsr.diagnostics import layer_numbers, layer_sums
 from clp_basicsr.distances import DISTANCES
 
 from .oracles import loop_distances, loop_relative, loop_sizes
@@ -201,7 +201,7 @@ def test_half_precision_features_are_measured_in_float32(name: str, dtype: torch
 def test_diagnostics_of_half_precision_features(name: str) -> None:
     anchor, positive, negatives = (each.detach().bfloat16() for each in triple(2, 5, 12, 14))
     numbers = [
-        diagnose_layer(*features, EVERY[name](*features, 1.0))
+        layer_numbers(layer_sums(*features, EVERY[name](*features, 1.0)))
         for features in ((anchor, positive, negatives), (anchor.float(), positive.float(), negatives.float()))
     ]
     torch.testing.assert_close(*numbers, rtol=1e-4, atol=1e-6)

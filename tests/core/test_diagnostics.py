@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from clp_basicsr import CLPLoss, diagnostics
 from clp_basicsr.criteria.triplet import RelativeTriplet
-from clp_basicsr.diagnostics import EVERY, LAYER, Report, diagnose_layer, warnings
+from clp_basicsr.diagnostics import EVERY, LAYER, Report, layer_numbers, layer_sums, warnings
 from clp_basicsr.distances import DISTANCES
 
 from .oracles import loop_distances, loop_sizes, upsampled
@@ -37,7 +37,7 @@ def features(seed: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_layers_equal_plain_loops() -> None:
     anchor, positive, negatives = features(0)
     terms = RelativeTriplet(DISTANCES["l2"])(anchor, positive, negatives, 1.0)
-    got = dict(zip(LAYER, diagnose_layer(anchor, positive, negatives, terms).tolist()))
+    got = dict(zip(LAYER, layer_numbers(layer_sums(anchor, positive, negatives, terms)).tolist()))
 
     progress, overshoot, away, flat = [], [], [], 0
     for a, p, n in zip(*(each.numpy() for each in (anchor, positive, negatives[0]))):
