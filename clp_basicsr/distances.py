@@ -30,6 +30,7 @@ class Between(Protocol):
 class Distance(NamedTuple):
     """A distance and the yardstick that belongs to it."""
 
+    name: str
     between: Between
     size: Callable[[Tensor], Tensor]
     """The distance of features from "nothing there", ``(..., N, T)``: what a floor is measured in."""
@@ -37,6 +38,10 @@ class Distance(NamedTuple):
     """A map of t times as many positions of the same kind has ``t ** degree`` times the distance."""
     order: int | None = None
     """Of the norm over positions, where it is one: 2 for the root of the sum of squares, 1 for the sum."""
+
+    def __repr__(self) -> str:
+        """Show the name alone: a criterion is printed with its distance."""
+        return self.name
 
 
 def _positions(features: Tensor) -> Tensor:
@@ -71,7 +76,10 @@ def _l1_size(features: Tensor) -> Tensor:
 
 
 DISTANCES: dict[str, Distance] = {
-    "l2": Distance(l2_of_difference, _l2_size, 0.5, order=2),
-    "l1": Distance(l1_of_difference, _l1_size, 1.0, order=1),
-    "cosine": Distance(_cosine, _cosine_size, 0.0),
+    distance.name: distance
+    for distance in (
+        Distance("l2", l2_of_difference, _l2_size, 0.5, order=2),
+        Distance("l1", l1_of_difference, _l1_size, 1.0, order=1),
+        Distance("cosine", _cosine, _cosine_size, 0.0),
+    )
 }

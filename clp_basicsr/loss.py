@@ -192,8 +192,8 @@ class CLPLoss(BoundModule):
             self._check_that_images_stand_alone()
         chosen_weights = given_weights or self.extractor.default_layer_weights
         self.layer_weights = {layer: chosen_weights[layer] for layer in self.extractor.layers}
-        images = (range_norm, use_input_norm, input_scale, align_corners, invert_equal_pixels)
-        features = (self.extractor.name, self.layer_weights, criterion, distance, options, negatives, images)
+        images = (range_norm, use_input_norm, self.input_scale, align_corners, invert_equal_pixels)
+        features = (self.extractor.name, self.layer_weights, self.criterion, self.sources, images)
         self._key = repr((features, self.loss_weight, share))
         self.summary: Summary | None = None
         self._evaluated = False
@@ -355,7 +355,10 @@ class CLPLoss(BoundModule):
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(loss)``."""
-        return f"loss_weight={self.loss_weight}, criterion={self.criterion}, layer_weights={self.layer_weights}"
+        return (
+            f"loss_weight={self.loss_weight}, criterion={self.criterion}, negatives={self.sources}, "
+            f"layer_weights={self.layer_weights}"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process and this step."""

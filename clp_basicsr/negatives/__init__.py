@@ -94,14 +94,21 @@ def _build(entry: object) -> Source:
     name = settings.pop("type")
     if not isinstance(name, str) or name not in SOURCES:
         raise ValueError(not_a_choice("negatives", name, list(SOURCES)))
-    known = list(inspect.signature(SOURCES[name]).parameters)
-    _reject_unknown(name, settings, known)
+    signature = inspect.signature(SOURCES[name])
+    _reject_unknown(name, settings, list(signature.parameters))
     try:
         source = SOURCES[name](**settings)
     except (TypeError, ValueError) as error:
         raise type(error)(f"In `negatives`, source '{name}': {error}") from error
-    source.name = name
+    source.name, source.settings = name, _with_defaults(signature, settings)
     return source
+
+
+def _with_defaults(signature: inspect.Signature, settings: Mapping[str, Any]) -> dict[str, Any]:
+    complete = signature.bind(**settings)
+    complete.apply_defaults()
+    # YAML has lists where defaults are tuples.
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in complete.arguments.items()}
 
 
 def _reject_unknown(name: str, settings: Mapping[Any, Any], known: Sequence[str]) -> None:

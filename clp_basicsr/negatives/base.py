@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,6 +47,8 @@ class Source(ABC):
 
     name: str
     """Under which it was asked for; `clp_basicsr.negatives.SOURCES` has two for one class."""
+    settings: Mapping[str, Any] = {}
+    """All that can be said about it, as it was said or by default."""
     varies = False
     """Whether it gives something else in another iteration, of the same images."""
     needs_training = False
@@ -55,3 +57,8 @@ class Source(ABC):
     @abstractmethod
     def __call__(self, step: Step) -> list[Negative]:
         """Return any number of negatives, the same number for every image."""
+
+    def __repr__(self) -> str:
+        """Show what was asked for; the same settings look the same however they were written."""
+        said = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"{self.name}({said})" if said else self.name

@@ -192,6 +192,34 @@ def test_resumed_with_a_smaller_loss_weight_it_is_the_cap_at_once() -> None:
         assert float(loss.weight) == pytest.approx(1e-6)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"margin": 1}, {"margin": 1.0}),
+        ({"negatives": "lr"}, {"negatives": ["lr"]}),
+        ({"negatives": [{"type": "blur"}]}, {"negatives": {"type": "blur", "count": 1, "sigma": [0.5, 2.0]}}),
+    ],
+    ids=["margin", "negatives", "defaults"],
+)
+def test_resumed_with_the_same_settings_in_other_words(before: dict[str, Any], after: dict[str, Any]) -> None:
+    model = Model()
+    first = loss_with(auto_weight=SHARE, **before).bind(model)
+    first(leaf(), GT, LR)
+    resumed = loss_with(auto_weight=SHARE, **after).bind(model.at(2))
+    with torch.no_grad():  # measures nothing
+        resumed(leaf(), GT, LR)
+    assert float(resumed.weight) == float(first.weight) < 1
+
+
+def test_resumed_with_other_negatives_it_is_another_loss() -> None:
+    model = Model()
+    loss_with(auto_weight=SHARE, negatives=[{"type": "blur"}]).bind(model)(leaf(), GT, LR)
+    other = loss_with(auto_weight=SHARE, negatives=[{"type": "blur", "sigma": [1.0, 2.0]}]).bind(model.at(2))
+    with torch.no_grad():
+        other(leaf(), GT, LR)
+    assert float(other.weight) == 1
+
+
 def test_float64() -> None:
     sr, gt, lr = (each.detach().double() for each in (leaf(), GT, LR))
     loss = loss_with(auto_weight=SHARE).double()

@@ -300,7 +300,8 @@ def test_summary_can_be_taken_once(loss: CLPLoss, images: Images) -> None:
 
 def test_print_shows_the_settings(loss: CLPLoss) -> None:
     assert "loss_weight=1.0" in repr(loss)
-    assert "RelativeTriplet" in repr(loss)
+    assert "RelativeTriplet(distance=l2, push_weight=1.0)" in repr(loss)
+    assert "negatives=[lr]" in repr(loss)
 
 
 class Looks(TorchDispatchMode):
