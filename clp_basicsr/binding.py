@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,23 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+def _find_none(loss: BoundModule) -> None:
+    """Outside a host nobody holds losses."""
+
+
+_find_holder: Callable[[BoundModule], Any | None] = _find_none
+
+
+def find_holders_with(find: Callable[[BoundModule], Any | None]) -> None:
+    """Ask ``find`` for the model of a loss that is bound to none: a host knows who holds it.
+
+    Args:
+        find: returns the model that holds a loss, or None.
+    """
+    global _find_holder
+    _find_holder = find
 
 
 class BoundModule(nn.Module):
@@ -80,8 +97,13 @@ class BoundModule(nn.Module):
         return lr
 
     def bound_model(self) -> Any | None:
-        """Return the model this loss is bound to, None where there is none or it is gone."""
-        return self._owner() if self._owner is not None else None
+        """Return the model this loss is bound to, or else the model of a host that holds it; None where there is none.
+
+        Raises:
+            ValueError: if it is bound to none and held by more than one.
+        """
+        bound = self._owner() if self._owner is not None else None
+        return _find_holder(self) if bound is None else bound
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process and this step."""

@@ -13,8 +13,11 @@ def tell(model: Any, iteration: int) -> None:
 def iteration_of(model: Any | None) -> int | None:
     """Return the iteration that a model was told, or that its schedulers tell, from 1 on; None where neither is."""
     told: int | None = getattr(model, "_clp_iteration", None)
-    if told is not None:
-        return told
+    return of_schedulers(model) if told is None else told
+
+
+def of_schedulers(model: Any | None) -> int | None:
+    """Return what a model's schedulers make it, from 1 on; None where nobody knows."""
     try:
         return int(model.schedulers[0].last_epoch) + 1  # type: ignore[union-attr]
     except (AttributeError, LookupError, TypeError):  # a model without schedulers, or with some of another make

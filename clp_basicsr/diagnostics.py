@@ -173,7 +173,7 @@ class Probe:
         self.measured: tuple[int, int | None] = (0, None)
         self.sums: dict[str, Tensor] = {}
         self.range: Tensor | None = None
-        self.gradient_ratios: deque[Tensor] = deque(maxlen=3)
+        self.gradient_ratios: deque[Tensor] = deque(maxlen=3)  # at weight 1: warm-up and `auto_weight` change it
 
     def begin(self, target: Tensor, iteration: int | None = None) -> bool:
         """Count a call and return whether its layers are to be measured.
@@ -213,13 +213,16 @@ class Probe:
             return False
         return self.calls % GRADIENT_EVERY == 0
 
-    def watch_gradient(self, loss: Tensor, sr: Tensor, target: Tensor, model: Any | None) -> None:
+    def watch_gradient(
+        self, loss: Tensor, weight: float | Tensor, sr: Tensor, target: Tensor, model: Any | None
+    ) -> None:
         """Measure the gradient of ``loss`` at the SR image when the host's backward pass comes by.
 
         One of our own would keep all activations up to its end, and so decide the peak of a training's memory.
 
         Args:
             loss: what the call returns.
+            weight: what it is multiplied by in it.
             sr: the SR images, as a tensor that nothing but this loss is computed from.
             target: GT of the same shape.
             model: the host's model, None outside a host.
@@ -230,7 +233,7 @@ class Probe:
         def note(gradient: Tensor) -> None:
             if not arriving:  # the gradient of a gradient, which does not come by the loss itself
                 return
-            own = gradient.detach().float().square().sum().sqrt() / arriving.pop().detach().abs()
+            own = gradient.detach().float().square().sum().sqrt() / (arriving.pop().detach().abs() * weight)
             ratio = own / pixel.sqrt().clamp(min=torch.finfo(pixel.dtype).tiny)
             # A step that overflows in float16, which the host leaves out, says nothing.
             self.gradient_ratios.append(torch.where(ratio.isfinite(), ratio, torch.nan))
@@ -238,14 +241,14 @@ class Probe:
         loss.register_hook(arriving.append)  # type: ignore[no-untyped-call]
         sr.register_hook(note)  # type: ignore[no-untyped-call]
 
-    def latest(self) -> Diagnostics | None:
-        """Return what was measured last, None before the first call."""
+    def latest(self, weight: float | Tensor) -> Diagnostics | None:
+        """Return what was measured last, None before the first call; the gradient is that at the weight of now."""
         if self.range is None or not self.sums:
             return None
         nan = self.range.new_tensor(float("nan"))
         ratio = torch.stack((*self.gradient_ratios,)).nanmedian() if self.gradient_ratios else nan
         layers = {name: layer_numbers(sums) for name, sums in self.sums.items()}
-        return Diagnostics(layers, torch.stack((ratio.to(self.range), *self.range)))
+        return Diagnostics(layers, torch.stack((ratio.to(self.range) * weight, *self.range)))
 
 
 def scalars(reports: Mapping[str, Report]) -> dict[str, float]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from clp_basicsr.binding import BoundModule
 from clp_basicsr.messages import reason
 
 
@@ -53,14 +54,9 @@ def _pixel_loss(sr: Tensor, target: Tensor, model: Any | None) -> Tensor:
     own = getattr(model, "cri_pix", None)
     if own is None:
         return F.l1_loss(sr, target)
-    try:
-        value = own(sr, target)
-        problem = _why_no_loss(value)
-    except (TypeError, NotImplementedError) as error:  # it wants a mask, is a list, is a ModuleList
-        problem = f"fails: {reason(error)}"
-    if not problem:
-        loss: Tensor = value
-        return loss
+    value, problem = _asked(own, sr, target)
+    if value is not None:
+        return value
     warnings.warn(
         "CLPLoss measures its gradient beside that of the model's pixel loss, which must be called as "
         f"`cri_pix(sr, gt)` and give a number, but this {problem}. L1 stands in for it, in `auto_weight` and in "
@@ -68,6 +64,18 @@ def _pixel_loss(sr: Tensor, target: Tensor, model: Any | None) -> Tensor:
         stacklevel=2,
     )
     return F.l1_loss(sr, target)
+
+
+def _asked(own: Any, sr: Tensor, target: Tensor) -> tuple[Tensor | None, str]:
+    """Return what a pixel loss says, or None and why that is none."""
+    if isinstance(own, nn.Module) and any(isinstance(each, BoundModule) for each in own.modules()):
+        return None, "is itself a CLPLoss, or holds one"
+    try:
+        value = own(sr, target)
+    except (TypeError, NotImplementedError) as error:  # it wants a mask, is a list, is a ModuleList
+        return None, f"fails: {reason(error)}"
+    problem = _why_no_loss(value)
+    return None if problem else value, problem
 
 
 def _why_no_loss(value: object) -> str:

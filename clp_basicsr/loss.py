@@ -194,8 +194,10 @@ class CLPLoss(BoundModule):
         self.layer_weights = {layer: chosen_weights[layer] for layer in self.extractor.layers}
         images = (range_norm, use_input_norm, self.input_scale, align_corners, invert_equal_pixels)
         features = (self.extractor.name, self.layer_weights, self.criterion, self.sources, images)
-        self._key = repr((features, self.loss_weight, share))
+        self.key = repr((features, self.loss_weight, share))
+        """What tells this loss from others in a training state."""
         self.summary: Summary | None = None
+        self.summary_is_of_a_training_step = False
         self._evaluated = False
         self._probe = Probe() if arguments.flag("diagnostics", diagnostics) else None
         self.weight: float | Tensor = self.loss_weight
@@ -238,7 +240,7 @@ class CLPLoss(BoundModule):
         self.weight = self._full_weight(value, sr, target) * strength
         loss = value * self.weight
         if probe is not None:
-            probe.watch_gradient(loss, sr, target, self._model_if_one())
+            probe.watch_gradient(loss, self.weight, sr, target, self._model_if_one())
         return loss
 
     def evaluate(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> Tensor:
@@ -266,6 +268,7 @@ class CLPLoss(BoundModule):
                 value_of(sr, slice(None), 1.0) if self.chunk is None else evaluate_in_parts(sr, self.chunk, value_of)
             )
         self.summary = summary_of(merged(parts), list(self.layer_weights.values()))
+        self.summary_is_of_a_training_step = value.requires_grad
         self._evaluated = True
         return value
 
@@ -312,7 +315,7 @@ class CLPLoss(BoundModule):
     @property
     def diagnostics(self) -> Diagnostics | None:
         """What was measured last; ``loss.diagnostics.read()`` brings it to the CPU. None if nothing was."""
-        return None if self._probe is None else self._probe.latest()
+        return None if self._probe is None else self._probe.latest(self.weight)
 
     def prepared(self, images: Tensor) -> Tensor:
         """Return images of the host's value range and 1 or 3 channels as RGB in about [0, 1], at least float32."""
@@ -387,7 +390,11 @@ class CLPLoss(BoundModule):
     def _full_weight(self, value: Tensor, sr: Tensor, target: Tensor) -> float | Tensor:
         if self.balance is None:
             return self.loss_weight
-        return self.balance.weight(self._key, self._iteration(), value, sr, target, self.bound_model())
+        return self.balance.weight(self.key_in_model(), self._iteration(), value, sr, target, self.bound_model())
+
+    def key_in_model(self) -> str:
+        """Return `key`, or where one model holds several such losses, one for each."""
+        return self.key
 
     def _layers_are_due(self, probe: Probe, target: Tensor) -> bool:
         return probe.begin(target, None if torch.compiler.is_compiling() else iteration_of(self._model_if_one()))

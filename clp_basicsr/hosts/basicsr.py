@@ -5,6 +5,7 @@ BasicSR's classes are touched from outside, so that any subclass is covered, imp
 - `BaseModel.__init__` remembers each model (weakly), so that a loss finds the model that holds it and
   with it the LR batch `lq`; `BaseModel.reduce_loss_dict` gets the loss's numbers beside BasicSR's own,
   so that they are reduced, printed and sent to TensorBoard as these are (`serving`).
+- `optimize_parameters`, of any class, tells the model its iteration (`steps`).
 - `validation`, of any class, draws pictures where the options ask for them (`basicsr_panels`), and `feed_data` keeps a
   batch's own negatives (`fed_batches`); `BaseModel.__init__` tries the metrics of a validation (`metrics_rehearsal`).
 - `SRModel.get_current_visuals` keeps what a metric needs (`basicsr_metrics`).
@@ -27,6 +28,7 @@ from clp_basicsr.hosts import (
     fed_batches,
     message_logger,
     metrics_rehearsal,
+    steps,
     unfit_pairs,
 )
 from clp_basicsr.hosts.holders import HeldLoss
@@ -120,6 +122,7 @@ def _register(registry_module: ModuleType) -> None:
 
 def _attach(base_model_module: ModuleType) -> None:
     serve_models(base_model_module.BaseModel, [CLPLoss.__name__], _warn)
+    steps.attach(base_model_module.BaseModel)
     basicsr_panels.attach(base_model_module.BaseModel, _warn)
     if _has_registries():
         fed_batches.attach(base_model_module.BaseModel)

@@ -12,8 +12,10 @@ import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from clp_basicsr.binding import BoundModule, find_holders_with
 from clp_basicsr.hosts.once import first_time
 from clp_basicsr.loss import CLPLoss
 
@@ -22,7 +24,7 @@ _models: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class HeldLoss(CLPLoss):
-    """`clp_basicsr.CLPLoss` that finds the model which holds it, without being bound."""
+    """`clp_basicsr.CLPLoss` as a host builds it for one of its models."""
 
     _compared_with_output = False
 
@@ -46,24 +48,27 @@ class HeldLoss(CLPLoss):
                 stacklevel=2,
             )
 
-    def bound_model(self) -> Any | None:
-        """Return the model this loss is bound to, or else the one that holds it.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def key_in_model(self) -> str:
+        """As `clp_basicsr.CLPLoss.key_in_model`; the model's names for its losses tell them apart."""
+        model = self.bound_model()
+        held = held_losses(model) if model in _models else {}
+        alike = {id(each): name for name, each in held.items() if each.key == self.key}
+        return f"{alike[id(self)]}: {self.key}" if id(self) in alike and len(alike) > 1 else self.key
 
-        Raises:
-            ValueError: if it is bound to none and held by more than one.
-        """
-        bound = super().bound_model()
-        if bound is not None:
-            return bound
-        # Looked up at every call: a model can be given this loss, or lose it, at any time.
-        holders = [model for model in _models if any(held is self for held in held_losses(model).values())]
-        if len(holders) > 1:
-            names = sorted(type(model).__name__ for model in holders)
-            raise ValueError(
-                f"CLPLoss is held by {len(holders)} models ({', '.join(names)}) and cannot tell whose LR batch is its "
-                "negative and whose iteration counts. Say so once: loss.bind(model)."
-            )
-        return holders[0] if holders else None
+
+# Traced, the models that are looked through would hold the loss that is traced.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _holder_of(loss: BoundModule) -> Any | None:
+    # Looked up at every call: a model can be given a loss, or lose it, at any time.
+    holders = [model for model in _models if any(held is loss for held in held_losses(model).values())]
+    if len(holders) > 1:
+        names = sorted(type(model).__name__ for model in holders)
+        raise ValueError(
+            f"CLPLoss is held by {len(holders)} models ({', '.join(names)}) and cannot tell whose LR batch is its "
+            "negative and whose iteration counts. Say so once: loss.bind(model)."
+        )
+    return holders[0] if holders else None
 
 
 def remembered() -> list[Any]:
@@ -75,6 +80,7 @@ def remember(base_model: Any) -> None:
     """Remember every model whose class is or inherits ``base_model``, from now on; once is enough."""
     if first_time(base_model, "remember"):
         base_model.__init__ = _remembering(base_model.__init__)
+    find_holders_with(_holder_of)
 
 
 def _remembering(original: Any) -> Any:
@@ -87,12 +93,15 @@ def _remembering(original: Any) -> Any:
 
 
 def log_entries(model: Any) -> dict[str, Tensor]:
-    """Return ``clp_pull``, ``clp_push``, ``clp_active`` of this step; empty where no loss was called."""
+    """Return ``clp_pull``, ``clp_push``, ``clp_active`` of this step; empty where no loss was called.
+
+    What a validation left is forgotten: processes whose numbers are reduced together must all have the same.
+    """
     held = held_losses(model)
     entries: dict[str, Tensor] = {}
     for name, criterion in held.items():
-        summary = criterion.take_summary()
-        if summary is not None:
+        of_training, summary = criterion.summary_is_of_a_training_step, criterion.take_summary()
+        if summary is not None and of_training:
             suffix = f"_{name}" if len(held) > 1 else ""
             entries |= {f"clp_{key}{suffix}": value for key, value in summary._asdict().items()}
             if isinstance(criterion.weight, Tensor):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import re
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
+from clp_basicsr import clock
 from clp_basicsr.hosts.holders import HeldLoss, remember
 from clp_basicsr.hosts.import_hook import when_imported
+from clp_basicsr.hosts.once import first_time
 from clp_basicsr.hosts.registering import register_own
 
 
@@ -58,7 +63,29 @@ def register() -> None:
     register_own(registry, "traiNNer's LOSS_REGISTRY", [CLPLoss])
     # The models import the losses, so this runs in the middle of their import.
     when_imported("traiNNer.models.base_model", lambda module: remember(module.BaseModel))
-    when_imported("traiNNer.models.sr_model", _see_who_multiplies)
+    when_imported("traiNNer.models.sr_model", _attach_to_sr_model)
+
+
+def _attach_to_sr_model(sr_model_module: ModuleType) -> None:
+    _see_who_multiplies(sr_model_module)
+    model = sr_model_module.SRModel
+    if first_time(model, "optimize_parameters"):
+        model.optimize_parameters = _telling(model.optimize_parameters)
+
+
+def _telling(original: Any) -> Any:
+    """Tell the model its iteration: without a scheduler batches would be counted, anew after a resume.
+
+    Its train.py counts an iteration with the last of the batches that are accumulated for it.
+    """
+
+    @functools.wraps(original)
+    def optimize_parameters(self: Any, current_iter: int, *args: Any, **kwargs: Any) -> Any:
+        applies_gradient = kwargs.get("apply_gradient", args[1] if len(args) > 1 else True)
+        clock.tell(self, current_iter if applies_gradient else current_iter + 1)
+        return original(self, current_iter, *args, **kwargs)
+
+    return optimize_parameters
 
 
 def _see_who_multiplies(sr_model_module: ModuleType) -> None:
@@ -66,4 +93,4 @@ def _see_who_multiplies(sr_model_module: ModuleType) -> None:
         source = inspect.getsource(sr_model_module.SRModel)
     except (OSError, TypeError):  # it came without
         return
-    CLPLoss.host_multiplies = "loss_weight" in source
+    CLPLoss.host_multiplies = re.search(r"\bloss\.loss_weight\b", source) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +11,9 @@ from torch import Tensor, nn
 
 from clp_basicsr import arguments
 from clp_basicsr.images import check_batch, check_tensor
-from clp_basicsr.messages import shown
+from clp_basicsr.messages import reason, shown
 from clp_basicsr.negatives.base import Negative, Source, Step
+from clp_basicsr.negatives.network_copy import frozen_copy
 
 
 class LaggedNetwork(Source):
@@ -53,14 +53,22 @@ class LaggedNetwork(Source):
         """Return the copy's output, or nothing before ``start``.
 
         Raises:
-            TypeError: if what its ``net_g`` returns is no dense floating point tensor.
+            TypeError: if its ``net_g`` cannot be copied, cannot be called with the LR batch alone, or returns no dense
+                floating point tensor.
             ValueError: if there is no model with a ``net_g``, or its output does not have GT's size.
         """
         current = _network_of(step.find_model(), self.name)
         iteration = step.find_iteration()
         if iteration < self.start:
             return []
-        output = self._refreshed(current, iteration)(step.given_lr)
+        network = self._refreshed(current, iteration)
+        try:
+            output = network(step.given_lr)
+        except TypeError as error:
+            raise TypeError(
+                f"The negative `{self.name}` calls a copy of `net_g` with the LR batch alone, which fails: "
+                f"{reason(error)} It serves models that turn `lq` into SR directly."
+            ) from error
         check_tensor("net_g(lq)", output)
         frames = output.flatten(0, 1) if output.dim() == 5 else output
         check_batch("net_g(lq)", frames)
@@ -76,7 +84,7 @@ class LaggedNetwork(Source):
     @torch.no_grad()
     def _refreshed(self, current: nn.Module, iteration: int) -> nn.Module:
         if self.network is None or self.of is None or self.of() is not current:
-            self.network = _copied(current)
+            self.network = self._copied(current)
             self.of = weakref.ref(current)
             self.refreshed = iteration
         elif iteration - self.refreshed >= self.every:
@@ -85,18 +93,15 @@ class LaggedNetwork(Source):
             self.refreshed = iteration
         return self.network
 
+    def _copied(self, network: nn.Module) -> nn.Module:
+        try:
+            return frozen_copy(network)
+        except TypeError as error:
+            raise TypeError(f"The negative `{self.name}` needs a copy of `net_g`. {error}") from error
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave the copy out: it belongs to a run."""
         return {**self.__dict__, "network": None, "of": None}
-
-
-def _copied(network: nn.Module) -> nn.Module:
-    # After a forward pass torch.nn.utils.weight_norm and spectral_norm leave results in their modules, which torch
-    # does not copy, since they are part of a graph.
-    results = (value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor))
-    memo: dict[int, Any] = {id(value): value.detach().clone() for value in results if not value.is_leaf}
-    copied: nn.Module = copy.deepcopy(network, memo)
-    return copied.eval().requires_grad_(False)
 
 
 def _tensors(network: nn.Module) -> Iterator[Tensor]:

@@ -344,3 +344,14 @@ def test_measuring_changes_neither_value_nor_gradient() -> None:
         value = CLPLoss("vgg", weights="random", layer_weights={"relu1_2": 1}, diagnostics=on)(sr, GT, LR)
         results.append((value.detach(), torch.autograd.grad(value, sr)[0]))
     assert all(torch.equal(*pair) for pair in zip(*results))
+
+
+def test_the_gradient_during_a_warm_up_is_that_at_the_weight_of_now() -> None:
+    """Measured in the first call, at a tenth of the weight, it is reported when the weight has grown."""
+    loss, whole = (one_layer(loss_weight=10.0, **keywords) for keywords in ({"warmup_iter": 4}, {}))
+    for each in (loss, whole):
+        each(sr := HALF.clone().requires_grad_(), GT, LR).backward()
+    for _ in range(3):
+        loss(sr, GT, LR)
+    assert float(loss.weight) == 10
+    assert gradient_ratio(loss) == pytest.approx(gradient_ratio(whole), rel=1e-5)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -227,6 +228,80 @@ def test_lagged_is_the_copys_output_and_leaves_the_network_alone() -> None:
     assert model.net_g.training
     assert not made.requires_grad
     assert all(torch.equal(before[name], value) for name, value in model.net_g.state_dict().items())
+
+
+class Watched(nn.Module):
+    """A network that somebody looks into: it keeps what it computes, and its hooks do so elsewhere."""
+
+    def __init__(self, inner: nn.Module, owner: Model) -> None:
+        super().__init__()
+        self.inner, self.kept = inner, [torch.zeros(1)]
+        self.seen: list[Tensor] = []
+        owner.undeepcopyable = self.inner[0].weight * 1  # type: ignore[attr-defined, index]
+        inner.register_forward_hook(lambda module, given, made: seen.append(made))
+        inner.register_forward_hook(owner.save)  # type: ignore[attr-defined]
+
+    def forward(self, images: Tensor) -> Tensor:
+        made: Tensor = self.inner(images)
+        self.kept = [made]
+        return made
+
+
+class Watching(Model):
+    def save(self, module: nn.Module, given: Any, made: Tensor) -> None:
+        self.saved = made
+
+
+seen: list[Tensor] = []
+
+
+def test_lagged_copies_neither_hooks_nor_what_was_kept() -> None:
+    plain, model = Model(), Watching()
+    model.net_g = Watched(model.net_g, model)  # type: ignore[assignment]
+    own = model.net_g(LR)
+    plain.net_g(LR)  # its batch norm has seen the same, too
+    seen.clear()
+    expected = drawn("lagged", plain.at(1))[0]
+    torch.testing.assert_close(drawn("lagged", model.at(1))[0], expected, rtol=1e-5, atol=1e-6)
+    assert not seen
+    assert model.saved is own
+
+
+@pytest.mark.parametrize("normalise", [nn.utils.weight_norm, nn.utils.spectral_norm])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_lagged_keeps_hooks_that_make_weights(normalise: Any) -> None:
+    model = Model()
+    normalise(model.net_g[0])
+    model.net_g(LR)
+    (source,) = build_sources([{"type": "lagged", "every": 1}])
+    for iteration in (1, 2):
+        with torch.no_grad():
+            for parameter in model.net_g.parameters():
+                parameter.mul_(iteration)
+        (made,) = source(step(model.at(iteration)))
+        torch.testing.assert_close(made.images, copied_by_its_state(model).eval()(LR).clamp(0, 1).detach())
+
+
+def copied_by_its_state(model: Model) -> nn.Module:
+    """Not by `copy.deepcopy`, which is what is tested."""
+    other = Model().net_g
+    for hook in model.net_g[0]._forward_pre_hooks.values():
+        kind = nn.utils.weight_norm if type(hook).__name__ == "WeightNorm" else nn.utils.spectral_norm
+        kind(other[0])
+    other.load_state_dict(model.net_g.state_dict())
+    return other
+
+
+def test_lagged_names_itself_where_the_network_cannot_be_copied_or_called() -> None:
+    model = Model().at(1)
+    model.net_g.lock = threading.Lock()  # type: ignore[assignment]
+    with pytest.raises(
+        TypeError, match=r"The negative `lagged` needs a copy of `net_g`\. A Sequential cannot be copied"
+    ):
+        drawn("lagged", model)
+    model.net_g = nn.Bilinear(1, 1, 1)  # type: ignore[assignment]
+    with pytest.raises(TypeError, match=r"The negative `ema` calls a copy of `net_g` with the LR batch alone.*input2"):
+        drawn("ema", model)
 
 
 class OfClips(nn.Module):

@@ -16,10 +16,12 @@ from basicsr.models import build_model
 from basicsr.models.sr_model import SRModel
 from torch import Tensor, nn
 
+from clp_basicsr import CLPLoss as OwnLoss
 from hosts.options import PERCEPTUAL, SCALE, train_options
 from hosts.records import Records
 from hosts.runs import isolated
 
+KEYWORDS = {key: value for key, value in PERCEPTUAL.items() if key not in ("type", "model")}
 HINT = r"loss\.bind\(model\)"
 
 
@@ -65,9 +67,9 @@ def make_loss(folder: Path) -> Any:
         return build_loss(PERCEPTUAL)
 
 
-def step(model: SRModel, batch: dict[str, Tensor]) -> dict[str, float]:
+def step(model: SRModel, batch: dict[str, Tensor], iteration: int = 1) -> dict[str, float]:
     model.feed_data(batch)
-    model.optimize_parameters(1)
+    model.optimize_parameters(iteration)
     log: dict[str, float] = model.get_current_log()
     return log
 
@@ -164,7 +166,7 @@ def test_list_and_dict_attributes(
 ) -> None:
     model.extra_losses = keep(loss)
     model.feed_data(batch)
-    loss(batch["gt"] * 0.9, batch["gt"])
+    loss((batch["gt"] * 0.9).requires_grad_(), batch["gt"])
     assert torch.equal(records.calls[-1].lr, batch["lq"])
     assert {"clp_pull_extra_losses", "clp_push_extra_losses"} <= set(step_log(model))
 
@@ -172,6 +174,57 @@ def test_list_and_dict_attributes(
 def step_log(model: SRModel) -> dict[str, float]:
     reduced: dict[str, float] = model.reduce_loss_dict({"l_pix": torch.tensor(1.0)})
     return reduced
+
+
+def test_what_a_validation_measured_is_not_logged_as_a_steps(model: SRModel, batch: dict[str, Tensor]) -> None:
+    """A process that validates would bring more keys to be reduced than the others, which all wait for each other."""
+    model.feed_data(batch)
+    with torch.no_grad():
+        model.cri_perceptual(batch["gt"] * 0.9, batch["gt"])
+    assert model.cri_perceptual.summary is not None
+    assert set(step_log(model)) == {"l_pix"}
+    assert {"clp_pull", "clp_push", "clp_active"} <= set(step(model, batch))
+
+
+def test_a_loss_that_the_model_builds_itself_knows_model_and_iteration(
+    model: SRModel, batch: dict[str, Tensor]
+) -> None:
+    model.cri_perceptual, model.cri_own = None, OwnLoss("vgg", **KEYWORDS, start_iter=3)
+    model.feed_data(batch)
+    sr = (batch["gt"] * 0.9).requires_grad_()
+    assert model.cri_own(sr, batch["gt"]) == 0
+    model.schedulers[0].last_epoch = 6  # as after a resume
+    assert model.cri_own(sr, batch["gt"]) > 0
+
+
+def test_schedulers_of_epochs_are_not_taken_for_iterations(model: SRModel, batch: dict[str, Tensor]) -> None:
+    model.cri_perceptual = build_loss({**PERCEPTUAL, "start_iter": 2})
+    model.schedulers[0].last_epoch = 0  # and stays so
+    assert [step(model, batch, iteration)["l_percep"] > 0 for iteration in (1, 2, 3)] == [False, False, True]
+
+
+def test_somebody_elses_loop_may_hand_over_the_same_number_every_time(model: SRModel, batch: dict[str, Tensor]) -> None:
+    model.cri_perceptual = build_loss({**PERCEPTUAL, "start_iter": 2})
+    values = []
+    for _ in range(3):
+        values.append(step(model, batch, 1)["l_percep"] > 0)
+        model.schedulers[0].last_epoch += 1
+    assert values == [False, False, True]
+
+
+def test_two_losses_of_the_same_settings_have_a_weight_each(model: SRModel, batch: dict[str, Tensor]) -> None:
+    both = [build_loss({**PERCEPTUAL, "loss_weight": 100, "auto_weight": 0.1}) for _ in range(2)]
+    model.cri_perceptual, model.cri_other = both
+    model.feed_data(batch)
+    weights: list[list[float]] = []
+    for _ in range(2):
+        sr = (batch["gt"] * 0.9).requires_grad_()
+        both[0](sr, batch["gt"])
+        both[1](torch.lerp(sr, F.interpolate(batch["lq"], scale_factor=SCALE), 0.5), batch["gt"])
+        weights.append([float(loss.weight) for loss in both])
+        model.schedulers[0].last_epoch += 1
+    assert weights[0] == pytest.approx(weights[1])  # each measured the same again
+    assert weights[0][0] != pytest.approx(weights[0][1], rel=0.01)
 
 
 def test_composed_loss_in_training(model: SRModel, loss: Any, batch: dict[str, Tensor], records: Records) -> None:
@@ -189,7 +242,7 @@ def test_two_losses_in_one_attribute(
     model.cri_perceptual, model.cri_both = None, keep(*losses)
     model.feed_data(batch)
     for loss in losses:
-        loss(batch["gt"] * 0.9, batch["gt"])
+        loss((batch["gt"] * 0.9).requires_grad_(), batch["gt"])
     assert all(torch.equal(call.lr, batch["lq"]) for call in records.calls)
     assert len(records.calls) == 2
     assert len({name for name in step_log(model) if name.startswith("clp_pull")}) == 2
