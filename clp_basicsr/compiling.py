@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clp_basicsr.criteria import Criterion, Terms
 from clp_basicsr.extractors.base import FeatureExtractor
-from clp_basicsr.gradients import walked_twice
+from clp_basicsr.gradients import keep_buffers
 
 BACKEND = "inductor"
 _numbers = itertools.count()
@@ -56,6 +56,7 @@ def compiled(channels_last: bool) -> Functions:
             torch 2.14 on compile the backward pass of a convolution anew for each size.
     """
     # Not for others: what it moves to channels last itself, the backward pass takes to be of one size.
+    keep_buffers()
     options = {"force_layout_optimization": True} if channels_last and BACKEND == "inductor" else None
     # SR and the references differ in batch size: in one graph that would pass for a changing size.
     return Functions(_compiled(run_network, options), _compiled(run_network, options), _compiled(terms_by_layer))
@@ -67,10 +68,4 @@ def _compiled(function: _Call, options: dict[str, Any] | None = None) -> _Call:
     original = cast(FunctionType, function)
     name = f"{original.__name__}_{next(_numbers)}"
     own = FunctionType(original.__code__.replace(co_name=name), original.__globals__, name)
-    in_one_graph = torch.compile(own, fullgraph=True, backend=BACKEND, options=options)
-
-    def call(*arguments: Any) -> Any:
-        with walked_twice():
-            return in_one_graph(*arguments)
-
-    return cast(_Call, call)
+    return cast(_Call, torch.compile(own, fullgraph=True, backend=BACKEND, options=options))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -86,13 +86,29 @@ def _why_no_loss(value: object) -> str:
     return "" if value.requires_grad else "gives one without gradient"
 
 
+def keep_buffers() -> None:
+    """Let graphs that are compiled from now on keep their buffers, so that they can be walked twice, by whomever.
+
+    For good and everywhere: torch looks at it again in the walk, and there in the threads of the GPUs, which from torch
+    2.14 on do not see what is set in this one.
+    """
+    config = _config_with_donated_buffers()
+    if config is not None:
+        config.donated_buffer = False
+        setting: Any = getattr(config, "_config", {}).get("donated_buffer")
+        if hasattr(setting, "default"):
+            setting.default = False
+
+
 def walked_twice() -> AbstractContextManager[None]:
-    """Let compiled graphs that are made or walked inside keep their buffers for a second backward pass."""
+    """Let graphs that somebody else compiled, and that are walked inside, keep their buffers for a second walk."""
+    config = None if torch.compiler.is_compiling() else _config_with_donated_buffers()
+    return nullcontext() if config is None else cast(AbstractContextManager[None], config.patch(donated_buffer=False))
+
+
+def _config_with_donated_buffers() -> Any | None:
     try:
         from torch._functorch import config
     except ImportError:  # it is torch's own affair; without it, graphs are walked as they are
-        return nullcontext()
-    if hasattr(config, "donated_buffer") and not torch.compiler.is_compiling():
-        kept: AbstractContextManager[None] = config.patch(donated_buffer=False)
-        return kept
-    return nullcontext()
+        return None
+    return config if hasattr(config, "donated_buffer") else None

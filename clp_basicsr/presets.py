@@ -43,9 +43,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "over_negatives": "sum",
         "use_input_norm": False,
     },
-    # Wu et al., TNNLS 2023: src/loss/cl.py of PCL-SR. Its own network is a discriminator; here it is VGG19.
+    # Wu et al., TNNLS 2023: VGGInfoNCE of src/loss/cl.py of PCL-SR, which holds AECR-Net's weights and does not use
+    # them; images in [0, 255]. The network that it trains with in the paper is a discriminator.
     "pcl": {
         **_AECR,
+        "layer_weights": dict.fromkeys(_AECR["layer_weights"], 1.0),
+        "input_scale": 255.0,
+        "align_corners": True,
         "criterion": "infonce",
         "distance": "cosine",
         "temperature": 1.0,

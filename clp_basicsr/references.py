@@ -42,6 +42,7 @@ class References:
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of GT ``(N, C, h, w)`` and of the K negatives ``(K, N, C, h, w)``."""
-        parts = features.chunk(len(self.batches))
-        chosen = [parts[place].roll(shift, 0) if shift else parts[place] for place, shift in self.negatives]
-        return parts[0], torch.stack(chosen) if len(chosen) > 1 else chosen[0][None]
+        parts = features.view(len(self.batches), -1, *features.shape[1:])
+        if self.negatives == [(place, 0) for place in range(1, len(parts))]:
+            return parts[0], parts[1:]  # views: copies would be held beside what they are made of, in another layout
+        return parts[0], torch.stack([parts[place].roll(shift, 0) for place, shift in self.negatives])

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from clp_basicsr.extractors.base import (
@@ -161,9 +162,11 @@ def _statistics(name: str, source: str, config: PretrainedConfig) -> tuple[Seque
     try:
         file = _cached_or_fetched(cached_file, source, filename=_PREPROCESSOR)
         numbers = json.loads(Path(file).read_text(encoding="utf-8"))
-        if numbers.get("do_normalize") is False:
-            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         mean, std = (usual if numbers.get(key) is None else numbers[key] for key, usual in _USUAL.items())
+        if numbers.get("do_normalize") is False:
+            mean, std = [0.0] * 3, [1.0] * 3
+        factor = 1 / 255 if numbers.get("rescale_factor") is None else numbers["rescale_factor"]
+        factor = 1 if numbers.get("do_rescale") is False else factor
     except OSError as error:
         if not _is_folder(source) or config.model_type not in _DINO_TYPES:
             warnings.warn(
@@ -180,7 +183,12 @@ def _statistics(name: str, source: str, config: PretrainedConfig) -> tuple[Seque
                 f"`{what}` of {_PREPROCESSOR} in '{source}' must be three numbers, one for each channel, but got "
                 f"{shown(each)}."
             )
-    return mean, std
+    if not isinstance(factor, int | float) or not factor:
+        raise ValueError(
+            f"`rescale_factor` of {_PREPROCESSOR} in '{source}' must be a number other than 0, but got {shown(factor)}."
+        )
+    # What they are subtracted from and divide: 8-bit values times the factor, where ours are in [0, 1].
+    return [each / (255 * factor) for each in mean], [each / (255 * factor) for each in std]
 
 
 def _is_three_numbers(given: object) -> bool:
@@ -276,9 +284,10 @@ def _network(name: str, source: str, config: PretrainedConfig, weights: str | No
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             weights_only=True,
+            dtype=torch.float32,  # `precision` decides, neither the file nor what its config.json says
         )
     _check_loaded(name, source, report)
-    return network.float()  # a checkpoint may be stored in half precision; `precision` decides, not the file
+    return network
 
 
 def _check_loaded(name: str, source: str, report: dict[str, Any]) -> None:

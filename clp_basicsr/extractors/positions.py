@@ -27,17 +27,25 @@ class _Remembering:
     position_embeddings: Tensor
     _interpolated: Callable[[Tensor, int, int], Tensor]
     _last: tuple[Tensor, tuple[int, int], Tensor] | None = None
+    _read_by_graphs: tuple[Tensor, ...] = ()
 
     def interpolate_pos_encoding(self, embeddings: Tensor, height: int, width: int) -> Tensor:
         """Return what the network's own method returns."""
         if torch.compiler.is_compiling():
             return self._interpolated(embeddings, height, width)
+        captured = _is_captured(embeddings)
         if self._last is not None:
             source, size, interpolated = self._last
             if source is self.position_embeddings and size == (height, width):
+                if captured:  # replayed, a CUDA graph reads the same memory, whatever sizes came in between
+                    self._read_by_graphs = (*self._read_by_graphs, interpolated)
                 return interpolated
         with torch.inference_mode(False):  # for a training that follows a validation
             interpolated = self._interpolated(embeddings, height, width)
-        if not (embeddings.is_cuda and torch.cuda.is_current_stream_capturing()):  # no values until it is replayed
+        if not captured:  # else there are no values until it is replayed
             self._last = self.position_embeddings, (height, width), interpolated
         return interpolated
+
+
+def _is_captured(tensor: Tensor) -> bool:
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -59,7 +59,7 @@ def can_measure(anchor: Tensor, positive: Tensor, negatives: Tensor) -> bool:
     maps = (anchor, positive, negatives)
     return (
         anchor.is_cuda
-        and all(each.dtype in _DTYPES and _positions_in_a_row(each) for each in maps)
+        and all(each.dtype in _DTYPES and _positions_in_a_row(each) and _is_counted_in_32_bits(each) for each in maps)
         and not (torch.is_grad_enabled() and (positive.requires_grad or negatives.requires_grad))
         and make_ready(anchor.device)
     )
@@ -242,6 +242,12 @@ def _positions_in_a_row(maps: Tensor) -> bool:
     """Say whether one step leads from each position to the next, over the ends of rows too."""
     of_rows, of_columns = maps.stride()[-2:]
     return of_rows == of_columns * maps.shape[-1]
+
+
+def _is_counted_in_32_bits(maps: Tensor) -> bool:
+    """Say whether kernels can count the entries of an image's map: 5800 x 5800 pixels make too many in VGG19."""
+    last_entry: int = sum((size - 1) * step for size, step in zip(maps.shape[-3:], maps.stride()[-3:]))
+    return last_entry < 2**31
 
 
 def _strides(maps: Tensor) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+import threading
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -324,6 +325,26 @@ def test_no_compilation_after_the_second_size(photo_batch: Photos) -> None:
 
 
 @pytest.mark.usefixtures("quick_compilation")
+def test_compiled_may_be_walked_back_twice_at_every_size_and_in_any_thread(photo_batch: Photos) -> None:
+    """As by `auto_weight`, or by what weights GAN losses; on a GPU it is autograd's own threads that walk."""
+    loss = CLPLoss("random_convs", layer_weights={"conv1": 1.0}, compile=True)
+    for size in (32, 48, 64):
+        images = crop(photo_batch, 2, size)
+        value, seen = loss(*images), list[Tensor]()
+
+        def walk() -> None:
+            for keep in (True, False):
+                seen.extend(torch.autograd.grad(value, images.sr, retain_graph=keep))  # noqa: B023
+
+        walk()
+        value = loss(*images)
+        thread = threading.Thread(target=walk)
+        thread.start()
+        thread.join()
+        assert len(seen) == 4
+        assert all(torch.equal(each, seen[0]) for each in seen)
+
+
 def test_nothing_is_made_general_before_a_size_changes(photo_batch: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not for the other pass, whose batch is another, and not for another loss: general code is slower."""
     given: list[Any] = []

@@ -66,6 +66,18 @@ def test_images_are_normalised_as_the_checkpoint_says(dino_folder: Path, tmp_pat
     [
         ('{"do_normalize": false, "image_mean": [0.5, 0.4, 0.3]}', [0, 0, 0], [1, 1, 1]),
         ('{"image_mean": null, "image_std": [0.2, 0.2, 0.1]}', [0.485, 0.456, 0.406], [0.2, 0.2, 0.1]),
+        # of 8-bit values that nobody brings to [0, 1] first, said in two ways; and of others that are brought to [0, 2]
+        (
+            '{"rescale_factor": 1, "image_mean": [51, 0, 102], "image_std": [51, 51, 102]}',
+            [0.2, 0, 0.4],
+            [0.2, 0.2, 0.4],
+        ),
+        (
+            '{"do_rescale": false, "rescale_factor": 9, "image_std": [51, 51, 102]}',
+            [0.0019, 0.0018, 0.0016],
+            [0.2, 0.2, 0.4],
+        ),
+        ('{"rescale_factor": 0.00784313725490196, "do_normalize": false}', [0, 0, 0], [0.5, 0.5, 0.5]),
     ],
 )
 def test_statistics_that_are_not_used_or_not_said(
@@ -74,7 +86,7 @@ def test_statistics_that_are_not_used_or_not_said(
     folder = Path(shutil.copytree(dino_folder, tmp_path / "own"))
     (folder / "preprocessor_config.json").write_text(content)
     extractor = build_extractor(str(folder))
-    assert extractor.mean.flatten().tolist() == pytest.approx(mean)
+    assert extractor.mean.flatten().tolist() == pytest.approx(mean, rel=0.01)
     assert extractor.std.flatten().tolist() == pytest.approx(std)
 
 
@@ -87,7 +99,17 @@ def test_statistics_that_are_not_there(dino_folder: Path, tmp_path: Path, recwar
         build_extractor(str(tmp_path))
 
 
-@pytest.mark.parametrize("content", ['{"image_mean": 0.5}', '{"image_std": [0.5, 0, 1]}', "[1, 2", "[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"image_mean": 0.5}',
+        '{"image_std": [0.5, 0, 1]}',
+        '{"rescale_factor": 0}',
+        '{"rescale_factor": "1/255"}',
+        "[1, 2",
+        "[]",
+    ],
+)
 def test_statistics_that_cannot_be_meant(content: str, dino_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(dino_folder, tmp_path / "own"))
     (folder / "preprocessor_config.json").write_text(content)

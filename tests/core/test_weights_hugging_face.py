@@ -199,6 +199,9 @@ def test_checkpoint_in_half_precision_runs_in_float32(tmp_path: Path, dino_folde
     assert {buffer.dtype for buffer in loss.buffers()} == {torch.float32}
     assert loss(*crop(photo_batch, 1, 32)).item() == pytest.approx(exact.item(), rel=0.02)
 
+    shutil.copy(dino_folder / "model.safetensors", tmp_path / "half")  # in float32, whatever config.json says
+    assert torch.equal(CLPLoss(str(tmp_path / "half"))(*crop(photo_batch, 1, 32)), exact)
+
 
 @pytest.mark.parametrize(
     ("changed", "said"),
