@@ -34,7 +34,7 @@ class Diagnostics(NamedTuple):
     whole: Tensor
     """The numbers of `WHOLE`, shape ``(3,)``; the ratio, which a backward pass tells, is NaN before there was one.
 
-    It is the middle one of the last three measurements: a single flat crop can have a hundred times the usual.
+    It is the middle one of the last three measurements: a single dark or flat crop can have many times the usual.
     """
 
     def read(self) -> Report:

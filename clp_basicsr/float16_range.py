@@ -1,9 +1,9 @@
 """Gradients on their way through a float16 network: at a size of which float16 has digits, image by image.
 
 The gradient of a mean is as small as its terms are many, and a loss weight makes it smaller still: below 6e-8 float16
-has only 0, and at a weight of 5e-3 the gradient of a batch of eight was gone as a whole, in silence. That of a flat
-crop is up to 1e5 times an ordinary one's, and above 65504 there is only infinity. So no one scale fits a batch. What a
-host scales its losses by (torch.amp.GradScaler) neither helps nor harms in here.
+has only 0, and at a weight of 5e-3 the gradient of a batch of eight was gone as a whole, in silence. One image's can be
+many times another's (in the criterion `ratio` a flat crop's 1e5 times), and above 65504 there is only infinity. So no one
+scale fits a batch. What a host scales its losses by (torch.amp.GradScaler) neither helps nor harms in here.
 """
 
 from __future__ import annotations

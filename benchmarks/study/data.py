@@ -28,7 +28,7 @@ Image = NDArray[np.uint8]
 def folders(matrix: Matrix, study: Path) -> dict[str, dict[str, Path]]:
     """Return ``{part: {"gt": folder, "lq": folder}}``, after building what is not there."""
     if "photos" in matrix.data:
-        _build(matrix.data["photos"], matrix.scale, study / "data")
+        _build(matrix.data["photos"], matrix.scale, study / "data", matrix.data.get("tiled", _TILED))
         return {part: {kind: study / "data" / part / kind for kind in ("gt", "lq")} for part in PARTS}
     given: Mapping[str, Any] = matrix.data["folders"]
     found = {part: {kind: Path(given[part][kind]).expanduser().resolve() for kind in ("gt", "lq")} for part in PARTS}
@@ -50,7 +50,7 @@ def write_order(gt: Path, seed: int, path: Path) -> int:
     return len(names)
 
 
-def _build(photos: Mapping[str, list[str]], scale: int, folder: Path) -> None:
+def _build(photos: Mapping[str, list[str]], scale: int, folder: Path, tiled: int) -> None:
     if folder.is_dir():
         return
     unfinished = folder.with_name(f"{folder.name}.unfinished")
@@ -58,7 +58,7 @@ def _build(photos: Mapping[str, list[str]], scale: int, folder: Path) -> None:
     for part in PARTS:
         for name in photos[part]:
             image = _read(name)
-            cuts = list(_tiles(image)) if part == "train" else [_middle(image, scale, _JUDGED)]
+            cuts = list(_tiles(image, tiled)) if part == "train" else [_middle(image, scale, _JUDGED)]
             for index, cut in enumerate(cuts):
                 stem = f"{name}_{index:02d}" if part == "train" else name
                 _write_pair(unfinished / part, stem, cut, scale)
@@ -78,9 +78,9 @@ def _read(name: str) -> Image:
     return photo(name)
 
 
-def _tiles(image: Image) -> Iterator[Image]:
+def _tiles(image: Image, largest: int) -> Iterator[Image]:
     """Cut the middle of a photo, where it shows something, into tiles that overlap little."""
-    image = _middle(image, 1, _TILED)
+    image = _middle(image, 1, largest)
     tops, lefts = (_starts(side) for side in image.shape[:2])
     for top in tops:
         for left in lefts:

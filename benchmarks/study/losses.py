@@ -2,5 +2,6 @@
 
 from benchmarks.study.feature_l1 import FeatureL1Loss
 from benchmarks.study.high_band import HighBandCLPLoss
+from benchmarks.study.least_gap import LeastGapCLPLoss
 
-__all__ = ["FeatureL1Loss", "HighBandCLPLoss"]
+__all__ = ["FeatureL1Loss", "HighBandCLPLoss", "LeastGapCLPLoss"]

@@ -22,7 +22,8 @@ class RelativeTriplet(Criterion):
     With ``push_weight=1`` this is the triplet hinge with swapped negative distance,
     ``relu(A - min(N, P) + P) / P``: 2 where SR equals the negative, 0 only at GT, no dead zone and
     no reward beyond GT. With ``push_weight=0`` it is a plain perceptual loss in the same units.
-    ``floor = 0.05 mean(P) + 0.01 mean|f(gt)| + 1e-6`` per image and layer.
+    ``floor = max(0.05 mean(P), 0.2 mean|f(gt)| - mean(P)) + 1e-6`` per image and layer: a gap counts as a fifth of the
+    features' size at least. (``cosine``: 0.02, its square.)
     """
 
     distance: Distance

@@ -36,7 +36,7 @@ class Measure(NamedTuple):
     eps: float
     """Is added to differences from SR."""
     floor: tuple[float, float, float]
-    """Shares of mean gap and mean size, and what is added to their sum."""
+    """The share of the mean gap, that of the mean size which gap and floor reach at least, and what is added."""
 
 
 def measured(

@@ -119,7 +119,7 @@ def norms(
 ):
     """Write the distances, and the gap plus its floor, of the sums in ``sums``; one program for each of ``(K N)``.
 
-    The floor is ``of_gap mean(gap) + of_size mean(size) + least``, means over channels.
+    The floor is ``max(of_gap mean(gap), of_size mean(size) - mean(gap)) + least``, means over channels.
     """
     of_gap, of_size, least = tl.cast(of_gap, tl.float32), tl.cast(of_size, tl.float32), tl.cast(least, tl.float32)
     pair = tl.program_id(0).to(tl.int64)
@@ -136,7 +136,8 @@ def norms(
     gaps = _whole(sums + 2 * step, parts, channels, exists, channel, order, rows, columns)
     tl.store(gap + own, gaps, mask=exists)
     sizes = _whole(sums + 3 * step, parts, channels, exists, channel, order, rows, columns)
-    floor = (of_gap * tl.sum(gaps, 0) + of_size * tl.sum(sizes, 0)) / channels + least
+    mean_gap, mean_size = tl.sum(gaps, 0) / channels, tl.sum(sizes, 0) / channels
+    floor = tl.maximum(of_gap * mean_gap, of_size * mean_size - mean_gap) + least
     tl.store(unit + own, gaps + floor, mask=exists)
 
 

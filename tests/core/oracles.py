@@ -131,6 +131,13 @@ def loop_sizes(features: Array, distance: str) -> list[float]:
     return [1.0] if distance == "cosine" else loop_distances(features, np.zeros_like(features), distance)
 
 
+def loop_floor(gaps: Sequence[float] | Array, positive: Array, distance: str) -> float:
+    """What is added to the gaps of one image: a twentieth, or what lacks to a fifth of GT's size."""
+    share = 0.02 if distance == "cosine" else 0.2
+    gap, size = float(np.mean(gaps)), float(np.mean(loop_sizes(positive, distance)))
+    return max(0.05 * gap, share * size - gap) + 1e-6
+
+
 def loop_relative(features: Sequence[Array], distance: str, push_weight: float) -> tuple[float, float, float]:
     """Section 3 of the formulas for one layer of SR, GT and negative (N, C, h, w): value, pull and push."""
     anchor, positive, negative = features
@@ -139,7 +146,7 @@ def loop_relative(features: Sequence[Array], distance: str, push_weight: float) 
         a = loop_distances(anchor[image], positive[image], distance)
         n = loop_distances(anchor[image], negative[image], distance)
         p = loop_distances(positive[image], negative[image], distance)
-        floor = 0.05 * np.mean(p) + 0.01 * np.mean(loop_sizes(positive[image], distance)) + 1e-6
+        floor = loop_floor(p, positive[image], distance)
         for term in range(len(p)):
             pulls.append(a[term] / (p[term] + floor))
             pushes.append(max(p[term] - n[term], 0.0) / (p[term] + floor))

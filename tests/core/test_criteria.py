@@ -15,7 +15,7 @@ from clp_basicsr.criteria.triplet import FixedMarginTriplet, RelativeTriplet
 from clp_basicsr.diagnostics import layer_numbers, layer_sums
 from clp_basicsr.distances import DISTANCES
 
-from .oracles import loop_distances, loop_relative, loop_sizes
+from .oracles import loop_distances, loop_floor, loop_relative
 
 ALL = ("l2", "l1", "cosine")
 Build = Callable[[str], Criterion]
@@ -58,7 +58,7 @@ def test_push_weight_1_is_the_hinge_with_swapped_negative(distance: str) -> None
     a, p, n = (each[0] for each in numpy(anchor, positive, negatives[0]))
     to_positive, to_negative, gap = (np.array(loop_distances(*pair, distance)) for pair in ((a, p), (a, n), (p, n)))
     hinge = np.maximum(to_positive - np.minimum(to_negative, gap) + gap, 0)
-    floor = 0.05 * gap.mean() + 0.01 * np.mean(loop_sizes(p, distance)) + 1e-6
+    floor = loop_floor(gap, p, distance)
     terms = RelativeTriplet(DISTANCES[distance], 1.0)(anchor, positive, negatives, weight=1.0)
     assert terms.loss.item() == pytest.approx((hinge / (gap + floor)).mean(), rel=1e-10)
 

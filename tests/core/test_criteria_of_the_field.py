@@ -16,7 +16,7 @@ from clp_basicsr.criteria.ratio import BatchRatio, Ratio
 from clp_basicsr.criteria.triplet import FixedMarginTriplet, RelativeTriplet
 from clp_basicsr.distances import DISTANCES
 
-from .oracles import loop_distances, loop_sizes
+from .oracles import loop_distances, loop_floor
 
 WEIGHT = 0.7
 ALL: dict[str, Criterion] = {
@@ -99,9 +99,9 @@ def test_ratio_is_per_image_with_a_floor(distance: str) -> None:
         denominators = []
         for negative in negatives:
             gap = np.mean(loop_distances(positive[image], negative[image], distance))
-            size = np.mean(loop_sizes(positive[image], distance))
+            floor = loop_floor([gap], positive[image], distance)
             away = np.mean(loop_distances(anchor[image], negative[image], distance))
-            denominators.append(away + 0.1 * (1.05 * gap + 0.01 * size + 1e-6))
+            denominators.append(away + 0.1 * (gap + floor))
         ratios.append(to_positive / np.mean(denominators))
     assert value(Ratio(DISTANCES[distance]), 2) == pytest.approx(WEIGHT * np.mean(ratios), rel=1e-10)
 
@@ -138,7 +138,7 @@ def test_directional_push_is_the_missing_part_of_the_way() -> None:
     values = []
     for image in range(2):
         gaps = [loop_distances(positive[image], negatives[0, image], "l2")]
-        floor = 0.05 * np.mean(gaps) + 0.01 * np.mean(loop_sizes(positive[image], "l2")) + 1e-6
+        floor = loop_floor(gaps, positive[image], "l2")
         for channel in range(5):
             a, p, n = (each[channel] for each in (anchor[image], positive[image], negatives[0, image]))
             gap = np.linalg.norm(p - n)

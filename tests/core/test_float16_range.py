@@ -70,7 +70,7 @@ def test_inside_a_compiled_step(network: dict[str, Any], images: Images) -> None
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network["model"])
 def test_a_flat_crop_beside_a_photo(network: dict[str, Any], level: float, images: Images) -> None:
-    """Its gap is 0 and its gradient up to 1e5 times the other's: each has its own scale."""
+    """Its gap is 0, and its gradient is of another size than the other's: each has its own scale."""
     flat = torch.full_like(images.gt[:1], level)
     noise = 1e-3 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(1))
     both = Images(
@@ -79,7 +79,6 @@ def test_a_flat_crop_beside_a_photo(network: dict[str, Any], level: float, image
         torch.cat((images.lr[:1], flat[..., ::4, ::4])),
     )
     exact, half = (gradient(CLPLoss(**network, precision=each), both) for each in ("float32", "float16"))
-    assert exact[1].norm() > 10 * exact[0].norm()
     for image in (0, 1):
         assert cosine(half[image], exact[image]) > 0.9
         assert float(half[image].norm()) == pytest.approx(float(exact[image].norm()), rel=0.2)

@@ -12,7 +12,7 @@ from torch import Tensor
 from clp_basicsr.criteria import CRITERIA, OPTIONS, Criterion, build_criterion
 from clp_basicsr.maps import layer_maps, map_value
 
-from .oracles import Array, loop_distances, loop_sizes
+from .oracles import Array, loop_distances, loop_floor
 
 ALL = ("l2", "l1", "cosine")
 EVERY: dict[str, Callable[[], Criterion]] = {
@@ -55,7 +55,7 @@ def loop_maps(anchor: Array, positive: Array, negative: Array, distance: str) ->
         loop_distances(*pair, distance) for pair in ((anchor, positive), (anchor, negative), (positive, negative))
     )
     channels, height, width = anchor.shape
-    floor = 0.05 * np.mean(p) + 0.01 * np.mean(loop_sizes(positive, distance)) + 1e-6
+    floor = loop_floor(p, positive, distance)
     maps = [np.zeros((height, width)) for _ in range(4)]
     for row in range(height):
         for column in range(width):

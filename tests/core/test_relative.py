@@ -83,8 +83,8 @@ def test_pull_and_push_read_1_and_1_at_the_upsampled_lr(loss: CLPLoss, photo_bat
     _, gt, lr = crop(photo_batch, 2, 96)
     loss(upsampled(lr, gt.shape[-2:]), gt, lr)
     assert loss.summary is not None
-    assert loss.summary.pull.item() == pytest.approx(0.92, abs=0.08)
-    assert loss.summary.push.item() == pytest.approx(0.92, abs=0.08)
+    assert loss.summary.pull.item() == pytest.approx(0.88, abs=0.1)
+    assert loss.summary.push.item() == pytest.approx(0.88, abs=0.1)
     loss(gt, gt, lr)
     assert loss.summary.pull.item() < 1e-5
     assert loss.summary.push.item() < 1e-5
