@@ -2,8 +2,8 @@
 
 The gradient of a mean is as small as its terms are many, and a loss weight makes it smaller still: below 6e-8 float16
 has only 0, and at a weight of 5e-3 the gradient of a batch of eight was gone as a whole, in silence. One image's can be
-many times another's (in the criterion `ratio` a flat crop's 1e5 times), and above 65504 there is only infinity. So no one
-scale fits a batch. What a host scales its losses by (torch.amp.GradScaler) neither helps nor harms in here.
+many times another's (a flat crop's in the criterion `ratio`), and above 65504 there is only infinity. So no one scale
+fits a batch. What a host scales its losses by (torch.amp.GradScaler) neither helps nor harms in here.
 """
 
 from __future__ import annotations

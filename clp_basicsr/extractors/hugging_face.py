@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _PREPROCESSOR = "preprocessor_config.json"
 _USUAL = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
+# No file is missing: the memory is, a package that the network needs, or there is a mistake in the code.
+_OF_ANOTHER_KIND = (MemoryError, RuntimeError, ImportError, AttributeError, TypeError)
 _DINO_TYPES = {kind for _, kind, _ in DINO_MODELS.values()}
 
 
@@ -313,6 +315,8 @@ def _hub_errors(name: str, source: str) -> Iterator[None]:
                 f"Checkpoint folder '{source}' for `{name}` must hold config.json and model.safetensors as Hugging "
                 f"Face's save_pretrained writes them, but it cannot be read: {reason(error)}"
             ) from error
+        if isinstance(error, _OF_ANOTHER_KIND):
+            raise
         folder = source.rsplit("/", 1)[-1]
         others = "" if name in DINO_MODELS else f" {_PREPROCESSOR}"  # a DINO's says what is known
         raise FileNotFoundError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from clp_basicsr.hosts.first_images import check_first_images
 from clp_basicsr.hosts.full_batches import check_batches
-from clp_basicsr.hosts.options.file import OptionFileError
+from clp_basicsr.hosts.options.errors import OptionFileError
 
 Create = Callable[..., Any]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clp_basicsr.hosts.options.file import OptionFileError
+from clp_basicsr.hosts.options.errors import OptionFileError
 from clp_basicsr.hosts.options.types import is_basicsrs, registered
 from clp_basicsr.hosts.replacing import replaced
 from clp_basicsr.messages import reason, shown
@@ -54,7 +54,7 @@ def _check(dataset: Any, scale: int, metrics: Mapping[str, Mapping[str, Any]]) -
     where = f"The first image of validation set `{dataset.opt['name']}`, '{item['lq_path']}',"
     lq = _size(item["lq"])
     sr = (lq[0] * scale, lq[1] * scale)
-    if "gt" in item and any(block.get("type") in _COMPARE_WITH_GT for block in metrics.values()):
+    if "gt" in item and any(str(block.get("type")) in _COMPARE_WITH_GT for block in metrics.values()):
         _check_pair(where, lq, _size(item["gt"]), item["gt_path"], scale)
     for name, block in metrics.items():
         if block.get("type") == "calculate_niqe" and isinstance(block.get("crop_border"), int):

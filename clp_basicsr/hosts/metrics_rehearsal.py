@@ -11,7 +11,8 @@ import torch
 from clp_basicsr.hosts.basicsr_metrics import METRICS, Image, calculate_clp_pull
 from clp_basicsr.hosts.construction import before_construction
 from clp_basicsr.hosts.once import first_time
-from clp_basicsr.hosts.options.file import OptionFileError, is_registered
+from clp_basicsr.hosts.options.errors import OptionFileError
+from clp_basicsr.hosts.options.types import is_registered
 from clp_basicsr.messages import not_a_choice, reason, shown
 
 _SIZE = 256

@@ -6,7 +6,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from clp_basicsr.hosts.options.file import OptionFileError
+from clp_basicsr.hosts.options.errors import OptionFileError
 
 
 class UnfitPairError(OptionFileError):

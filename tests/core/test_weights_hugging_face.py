@@ -119,6 +119,16 @@ def test_weights_folder_missing(tmp_path: Path) -> None:
     assert str(tmp_path / "no") in str(caught.value)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("can't allocate memory"), ImportError("requires timm")], ids=str)
+def test_what_is_no_matter_of_files_is_not_said_to_be_one(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(transformers.Dinov2Backbone, "__init__", fail)
+    with pytest.raises(type(error), match=str(error)):
+        CLPLoss("dinov2_small", weights="random")
+
+
 @pytest.mark.parametrize(
     ("model", "hub_id", "files"),
     [

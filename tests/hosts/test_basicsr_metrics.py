@@ -33,7 +33,7 @@ import clp_basicsr
 from clp_basicsr import metrics
 from clp_basicsr.hosts import basicsr_metrics, metrics_rehearsal
 from clp_basicsr.hosts.basicsr_metrics import calculate_clp_pull, calculate_feature_distance, calculate_pyiqa
-from clp_basicsr.hosts.options.file import OptionFileError
+from clp_basicsr.hosts.options.errors import OptionFileError
 from hosts.conftest import CROPS
 from hosts.options import NETWORKS, SCALE, train_options, with_validation
 from hosts.records import log_text, scalars
@@ -250,6 +250,11 @@ PYIQA = "pyiqa.default_model_configs"
     ("block", "error", "said"),
     [
         ({"type": "calculate_clp_pul", **LITE}, OptionFileError, "`val: metrics: m: type`.*'calculate_clp_pull'"),
+        (
+            {"type": ["calculate_clp_pull"]},
+            OptionFileError,
+            r"`val: metrics: m: type`.*but got \['calculate_clp_pull'\]",
+        ),
         ({"type": "calculate_feature_distance", "model": "efficientnet_lte0"}, OptionFileError, "'efficientnet_lite0'"),
         ({"type": "calculate_clp_pull", "test_y_channel": True, **LITE}, OptionFileError, "no option `test_y_channel`"),
         ({"type": "calculate_clp_pull", "crop_border": "4", **LITE}, OptionFileError, "`crop_border` must"),

@@ -7,7 +7,9 @@ import pytest
 
 from clp_basicsr.cli import main
 from clp_basicsr.hosts import basicsr_launch
-from clp_basicsr.hosts.options.file import OptionFileError, check_losses, check_sections, read_option_file
+from clp_basicsr.hosts.options.errors import OptionFileError
+from clp_basicsr.hosts.options.file import check_sections, read_option_file
+from clp_basicsr.hosts.options.losses import check_losses
 from hosts.options import PERCEPTUAL, evaluation_options, train_options, write
 from hosts.runs import isolated, train
 
@@ -56,6 +58,28 @@ def test_an_empty_block_is_no_loss(block: object, pairs: Path, tmp_path: Path) -
 @pytest.mark.parametrize(("name", "given"), [("cri_opt", "CLIPLoss"), ("pixel_opt", "CLLoss")])
 def test_other_peoples_losses_may_be_called_nearly_the_same(name: str, given: str, tmp_path: Path) -> None:
     check_losses(tmp_path, {"train": {name: {"type": given}}}, ["CLPLoss"])
+
+
+@pytest.mark.parametrize("name", ["pixel_opt", "gan_opt"])
+def test_the_loss_where_basicsr_wants_another_kind(name: str, pairs: Path, tmp_path: Path) -> None:
+    """It gives a pair, of which BasicSR makes a sum: a TypeError after minutes of building."""
+    options = train_options(pairs, model_type="SRGANModel")
+    options["train"][name] = dict(PERCEPTUAL)
+    with pytest.raises(OptionFileError, match=rf"`train: {name}` .* is a CLPLoss, .* take as `perceptual_opt`"):
+        check_losses(tmp_path, options, ["CLPLoss"])
+    check_losses(tmp_path, {**options, "model_type": "SomebodyElses"}, ["CLPLoss"])
+
+
+def test_a_video_model_that_validates_without_metrics(pairs: Path, tmp_path: Path) -> None:
+    options = {**train_options(pairs), "val": {"val_freq": 1}}
+    check_sections(tmp_path, options, training=True)
+    options["model_type"] = "EDVRModel"
+    with pytest.raises(
+        OptionFileError, match=r"`val` .* must have `metrics` with `model_type: EDVRModel`.* `metrics: ~`"
+    ):
+        check_sections(tmp_path, options, training=True)
+    options["val"]["metrics"] = None
+    check_sections(tmp_path, options, training=True)
 
 
 def test_a_test_file_without_val(pairs: Path, tmp_path: Path) -> None:

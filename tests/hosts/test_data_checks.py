@@ -13,7 +13,7 @@ import pytest
 from clp_basicsr.cli import main
 from clp_basicsr.hosts.first_images import check_first_images
 from clp_basicsr.hosts.full_batches import check_batches
-from clp_basicsr.hosts.options.file import OptionFileError
+from clp_basicsr.hosts.options.errors import OptionFileError
 from clp_basicsr.hosts.unfit_pairs import UnfitPairError
 from hosts.options import Options, train_options, with_validation, write
 from hosts.runs import isolated, python, train

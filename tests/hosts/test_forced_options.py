@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clp_basicsr.cli import main
-from clp_basicsr.hosts.options.file import OptionFileError, read_option_file
+from clp_basicsr.hosts.options.errors import OptionFileError
+from clp_basicsr.hosts.options.file import read_option_file
 from clp_basicsr.hosts.options.flags import read_flags
 from clp_basicsr.hosts.options.forced import with_forced
 from hosts.options import PERCEPTUAL

@@ -11,8 +11,11 @@ import pytest
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from clp_basicsr.cli import main
+from clp_basicsr.hosts.basicsr_metrics import METRICS
+from clp_basicsr.hosts.options import numbers
 from clp_basicsr.hosts.options.checks import check_options
-from clp_basicsr.hosts.options.file import OptionFileError, read_option_file
+from clp_basicsr.hosts.options.errors import OptionFileError
+from clp_basicsr.hosts.options.file import read_option_file
 from clp_basicsr.hosts.options.flags import read_flags
 from hosts.options import Options, evaluation_options, train_options, with_validation, write
 
@@ -56,6 +59,10 @@ def put(options: Options, where: str, value: object) -> Options:
     else:
         inner[last] = value
     return options
+
+
+def test_metrics_that_check_their_numbers_themselves_are_the_packages() -> None:
+    assert {"CLPLoss", *(metric.__name__ for metric in METRICS)} == set(numbers._CHECK_THEMSELVES)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from clp_basicsr.hosts.options.crop import check_crop
-from clp_basicsr.hosts.options.file import check_losses, check_sections
+from clp_basicsr.hosts.options.file import check_sections
+from clp_basicsr.hosts.options.losses import check_losses
 from clp_basicsr.hosts.options.numbers import check_numbers
 from clp_basicsr.hosts.options.paths import check_data, check_pretrained
 from clp_basicsr.hosts.options.types import check_types

@@ -6,17 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clp_basicsr.hosts.options.file import OptionFileError
-
-_CROP_PAIRS = (
-    "PairedImageDataset",
-    "PairedNegativeDataset",
-    "RealESRGANPairedDataset",
-    "REDSDataset",
-    "REDSRecurrentDataset",
-    "Vimeo90KDataset",
-    "Vimeo90KRecurrentDataset",
-)
+from clp_basicsr.hosts.options.data_sets import DATA_SETS
+from clp_basicsr.hosts.options.errors import OptionFileError
+from clp_basicsr.hosts.options.types import plain_name
 
 
 def check_crop(path: Path, options: Mapping[str, Any]) -> None:
@@ -30,7 +22,8 @@ def check_crop(path: Path, options: Mapping[str, Any]) -> None:
         OptionFileError: if SR could not have the size of GT.
     """
     data = options["datasets"]["train"]
-    if not isinstance(data, Mapping) or str(data.get("type")).removesuffix("_basicsr") not in _CROP_PAIRS:
+    known = DATA_SETS.get(plain_name(data.get("type"))) if isinstance(data, Mapping) else None
+    if known is None or not known.crops_pairs:
         return
     size, scale = data.get("gt_size"), options.get("scale", data.get("scale"))
     if not isinstance(size, int) or not isinstance(scale, int) or size < 1 or scale < 1 or not size % scale:

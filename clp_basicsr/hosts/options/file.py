@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clp_basicsr.hosts.options.errors import OptionFileError
 from clp_basicsr.messages import reason, shown
 
-_NAME = "CLPLoss"
 # What BasicSR reads without asking whether it is there: utils/options.py, models/__init__.py, train.py, test.py.
 _NEEDED = ("name", "model_type", "num_gpu", "datasets", "path")
 _NEEDED_TO_TRAIN = ("train", "logger")
 _NEEDED_TO_TEST = ("val",)
+# basicsr/models/video_base_model.py and video_recurrent_model.py; SRModel asks whether there are any.
+_NEED_METRICS = ("VideoBaseModel", "EDVRModel", "VideoGANModel", "VideoRecurrentModel", "VideoRecurrentGANModel")
 _BLOCKS = ("datasets", "path", "train", "logger", "val")
-
-
-class OptionFileError(ValueError):
-    """An option file with which BasicSR cannot start."""
 
 
 def read_option_file(path: Path) -> dict[str, Any]:
@@ -30,42 +27,6 @@ def read_option_file(path: Path) -> dict[str, Any]:
     options = _read(path)
     _check_names(path, "", options)
     return options
-
-
-def check_losses(path: Path, options: Mapping[str, Any], losses: Iterable[str]) -> None:
-    """Check the perceptual loss as far as BasicSR does not say what is wrong.
-
-    Args:
-        path: where the options come from.
-        options: all of them.
-        losses: the names that a loss's ``type`` can have.
-
-    Raises:
-        OptionFileError: if it is no block, or `CLPLoss` without its name, misspelt, or where nobody looks for it.
-    """
-    for name, block in options.items():
-        if isinstance(block, Mapping) and block.get("type") == _NAME:
-            raise OptionFileError(
-                f"Block `{name}` in '{path}' is a {_NAME} at the top of the file, where nothing reads it. Indent it: "
-                "it belongs below `train:`, as `perceptual_opt`."
-            )
-    if options.get("train") is None:
-        return
-    block = _check_block(path, "train", options["train"]).get("perceptual_opt")
-    if not block:  # BasicSR takes an empty one for none
-        return
-    block = _check_block(path, "train: perceptual_opt", block)
-    if not block.get("type"):
-        raise OptionFileError(
-            f"Option `train: perceptual_opt` in '{path}' must have a `type`, but has only {shown([*block])}. "
-            f"Add `type: {_NAME}`."
-        )
-    _check_type(path, "train: perceptual_opt", block["type"], losses)
-
-
-def is_registered(name: object, names: Iterable[str]) -> bool:
-    """Say whether BasicSR's registry of ``names`` has it; those of its own copies end in ``_basicsr`` there."""
-    return bool({name, f"{name}_basicsr"} & set(names))
 
 
 def check_sections(path: Path, options: Mapping[str, Any], *, training: bool) -> None:
@@ -88,10 +49,16 @@ def check_sections(path: Path, options: Mapping[str, Any], *, training: bool) ->
         )
     for name in needed:
         if name in _BLOCKS:
-            _check_block(path, name, options[name])
+            check_block(path, name, options[name])
     if training and "train" not in options["datasets"]:
         raise OptionFileError(
             f"Option `datasets` in '{path}' must have a block `train`, but has only {shown([*options['datasets']])}."
+        )
+    validation = options.get("val")
+    if options["model_type"] in _NEED_METRICS and isinstance(validation, Mapping) and "metrics" not in validation:
+        raise OptionFileError(
+            f"Option `val` in '{path}' must have `metrics` with `model_type: {options['model_type']}`, but has only "
+            f"{shown([*validation])}. For none write `metrics: ~`."
         )
 
 
@@ -112,7 +79,12 @@ def _read(path: Path) -> dict[str, Any]:
     return options
 
 
-def _check_block(path: Path, where: str, given: object) -> Mapping[str, Any]:
+def check_block(path: Path, where: str, given: object) -> Mapping[str, Any]:
+    """Return what must be a block of options.
+
+    Raises:
+        OptionFileError: if it is none.
+    """
     if not isinstance(given, Mapping):
         raise OptionFileError(
             f"Option `{where}` in '{path}' must be a block of options, but got {shown(given)}. "
@@ -129,14 +101,3 @@ def _check_names(path: Path, where: str, block: Mapping[Any, Any]) -> None:
             raise OptionFileError(f"Names of options in '{path}' must be text, but got {shown(name)}{place}.")
         if isinstance(value, Mapping):
             _check_names(path, f"{where}: {name}".removeprefix(": "), value)
-
-
-def _check_type(path: Path, where: str, given: object, losses: Iterable[str]) -> None:
-    """Refuse what is meant to be `CLPLoss`: of a name it does not know BasicSR only says that."""
-    if not isinstance(given, str) or is_registered(given, losses):
-        return
-    if difflib.SequenceMatcher(a=given.lower(), b=_NAME.lower()).ratio() > 0.8:
-        raise OptionFileError(
-            f"Option `{where}: type` in '{path}' must be a loss that BasicSR knows, but got {given!r}. "
-            f"Did you mean '{_NAME}'?"
-        )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clp_basicsr.hosts.options.file import OptionFileError
+from clp_basicsr.hosts.options.errors import OptionFileError
 from clp_basicsr.messages import did_you_mean, reason, shown
 
 

@@ -8,28 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clp_basicsr.hosts.options.file import OptionFileError
-from clp_basicsr.hosts.options.types import networks_it_builds
+from clp_basicsr.hosts.options.data_sets import DATA_SETS
+from clp_basicsr.hosts.options.errors import OptionFileError
+from clp_basicsr.hosts.options.types import networks_it_builds, plain_name
 from clp_basicsr.messages import shown
-
-_BOTH = ("dataroot_gt", "dataroot_lq")
-# What BasicSR's data sets read without asking whether it is there; of others nothing is known.
-_ROOTS = {
-    "PairedImageDataset": _BOTH,
-    "PairedNegativeDataset": _BOTH,
-    "RealESRGANPairedDataset": _BOTH,
-    "RealESRGANDataset": ("dataroot_gt",),
-    "FFHQDataset": ("dataroot_gt",),
-    "SingleImageDataset": ("dataroot_lq",),
-    "REDSDataset": _BOTH,
-    "REDSRecurrentDataset": _BOTH,
-    "Vimeo90KDataset": _BOTH,
-    "Vimeo90KRecurrentDataset": _BOTH,
-    "VideoTestDataset": _BOTH,
-    "VideoTestVimeo90KDataset": _BOTH,
-    "VideoTestDUFDataset": _BOTH,
-    "VideoRecurrentTestDataset": _BOTH,
-}
 
 
 def check_data(path: Path, options: Mapping[str, Any]) -> None:
@@ -43,10 +25,9 @@ def check_data(path: Path, options: Mapping[str, Any]) -> None:
         OptionFileError: for what is not given or not there.
     """
     for phase, data in options["datasets"].items():
-        if isinstance(data, Mapping) and isinstance(data.get("type"), str):
-            kind = data["type"].removesuffix("_basicsr")
-            if kind in _ROOTS:
-                _check_roots(path, f"datasets: {phase}", kind, data)
+        kind = plain_name(data.get("type")) if isinstance(data, Mapping) else None
+        if kind in DATA_SETS:
+            _check_roots(path, f"datasets: {phase}", kind, data)
 
 
 def check_pretrained(path: Path, options: Mapping[str, Any], *, training: bool) -> None:
@@ -67,7 +48,7 @@ def check_pretrained(path: Path, options: Mapping[str, Any], *, training: bool) 
 
 
 def _check_roots(path: Path, where: str, kind: str, data: Mapping[str, Any]) -> None:
-    for name in _ROOTS[kind]:
+    for name in DATA_SETS[kind].roots:
         if data.get(name) is None:
             raise OptionFileError(
                 f"Option `{where}` in '{path}' is of type {kind} and must have `{name}`, but has only "
@@ -82,7 +63,7 @@ def _check_roots(path: Path, where: str, kind: str, data: Mapping[str, Any]) -> 
         if _lists_whole_paths(listed):
             return
     if backend in ("disk", "lmdb"):
-        for name in _ROOTS[kind]:
+        for name in DATA_SETS[kind].roots:
             _check_folder(path, f"{where}: {name}", data[name])
     negatives = data.get("dataroot_neg") if kind == "PairedNegativeDataset" else None
     for folder in negatives if isinstance(negatives, list) else [negatives]:
@@ -90,7 +71,7 @@ def _check_roots(path: Path, where: str, kind: str, data: Mapping[str, Any]) -> 
 
 
 def _misnamed(name: str, data: Mapping[str, Any]) -> str:
-    others = [each for each in data if each not in (*_BOTH, "dataroot_neg")]
+    others = [each for each in data if each not in ("dataroot_gt", "dataroot_lq", "dataroot_neg")]
     near = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
     return f" Did you mean it by `{near[0]}`?" if near else ""
 

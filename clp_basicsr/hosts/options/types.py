@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clp_basicsr.hosts.options.file import OptionFileError, is_registered
+from clp_basicsr.hosts.options.errors import OptionFileError
 from clp_basicsr.messages import did_you_mean, shown
 
 _ITS_PACKAGES = ("basicsr", "realesrgan", "clp_basicsr")
@@ -54,6 +54,16 @@ def registered(registry: str, name: object) -> Any:
     return known.get(name, known.get(f"{name}{_SUFFIX}")) if isinstance(name, str) else None
 
 
+def is_registered(name: object, names: Iterable[str]) -> bool:
+    """Say whether BasicSR's registry of ``names`` has it; those of its own copies have a suffix there."""
+    return isinstance(name, str) and bool({name, f"{name}{_SUFFIX}"} & set(names))
+
+
+def plain_name(given: object) -> str:
+    """Return a ``type`` without that suffix."""
+    return str(given).removesuffix(_SUFFIX)
+
+
 def is_basicsrs(something: Any) -> bool:
     """Say whether a class is BasicSR's, so that it is known what it does with its options."""
     return str(getattr(something, "__module__", "")).split(".")[0] in _ITS_PACKAGES
@@ -61,9 +71,9 @@ def is_basicsrs(something: Any) -> bool:
 
 def _check(path: Path, where: str, given: object, registry: str) -> None:
     known = [*_registry(registry).keys()]
-    if isinstance(given, str) and is_registered(given, known):
+    if is_registered(given, known):
         return
-    names = sorted({name.removesuffix(_SUFFIX) for name in known})
+    names = sorted({plain_name(name) for name in known})
     raise OptionFileError(
         f"Option `{where}` in '{path}' must be one of {names}, but got {shown(given)}.{did_you_mean(given, names)} "
         "What another package registers needs --import PACKAGE."
