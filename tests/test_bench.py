@@ -101,7 +101,16 @@ def test_channels_last_is_the_layout_of_the_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["vgg:fast", "three_pass:resnet", "vg19", "vgg:chunk=few", "torchvision:", "timm:resnet10t:fast"]
+    "name",
+    [
+        "vgg:fast",
+        "three_pass:resnet",
+        "vg19",
+        "vgg:chunk=few",
+        "torchvision:",
+        "timm:resnet10t:fast",
+        "vgg:bfloat16:float16",
+    ],
 )
 def test_unknown_contenders_are_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--contenders", name, "--output", str(tmp_path)]) == 1
@@ -125,6 +134,7 @@ def test_networks_of_packages_are_contenders(tmp_path: Path, capsys: pytest.Capt
         (["--step", "srvgg", "--profile"], "Flag `--step` must stand alone or beside `--count`"),
         (["--step", "srvgg", "--size", "32", "50"], "Argument `size` must be a multiple of 4 with `--step`"),
         (["--step", "srvgg", "--size", "50", "--count"], "but got [50]"),
+        (["--scaling"], "but got more with `--contenders`: ['random_convs']"),
     ],
 )
 def test_flags_that_cannot_be_meant(
@@ -136,6 +146,22 @@ def test_flags_that_cannot_be_meant(
     assert main(["bench", "--contenders", "random_convs", *flags]) == 1
     assert said in capsys.readouterr().err
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_was_measured_before_a_setting_that_fails_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--batch", "1", "--size", "32", "8", "--rounds", "1", "--output", str(tmp_path), "--device", "cpu"]
+    assert main(["bench", "--contenders", "vgg", *flags]) == 1
+    printed = capsys.readouterr()
+    assert "| vgg | 1, 32 |" in printed.out
+    assert "at least 16x16 pixels" in printed.err
+    assert [row["size"] for row in json.loads((tmp_path / "losses.json").read_text())["rows"]] == [32]
+
+
+def test_scaling_takes_one_batch_and_one_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--scaling", "--size", "32", "64"]) == 1
+    assert "but got more with `--size`: [32, 64]" in capsys.readouterr().err
 
 
 def test_one_thing_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:

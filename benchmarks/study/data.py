@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from benchmarks.study.matrix import Matrix
@@ -17,6 +18,7 @@ from clp_basicsr.demo.photos import photo
 PARTS = ("train", "development", "test")
 _OF_SCIKIT_LEARN = ("china", "flower")
 _GREY = ("brick", "camera", "coins", "grass", "gravel", "moon")
+_NOTE = "made_of.yml"
 _TILE = 240
 _TILED = 720
 _JUDGED = 384
@@ -51,7 +53,13 @@ def write_order(gt: Path, seed: int, path: Path) -> int:
 
 
 def _build(photos: Mapping[str, list[str]], scale: int, folder: Path, tiled: int) -> None:
+    made_of = {"photos": dict(photos), "scale": scale, "tiled": tiled}
+    note = folder / _NOTE
     if folder.is_dir():
+        if note.exists() and yaml.safe_load(note.read_text(encoding="utf-8")) != made_of:
+            raise ValueError(
+                f"The matrix has other `data` than '{folder}' was made of, see '{note}'. Use another folder."
+            )
         return
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -62,6 +70,7 @@ def _build(photos: Mapping[str, list[str]], scale: int, folder: Path, tiled: int
             for index, cut in enumerate(cuts):
                 stem = f"{name}_{index:02d}" if part == "train" else name
                 _write_pair(unfinished / part, stem, cut, scale)
+    (unfinished / _NOTE).write_text(yaml.safe_dump(made_of, sort_keys=False), encoding="utf-8")
     unfinished.rename(folder)
 
 

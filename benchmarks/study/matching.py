@@ -19,6 +19,7 @@ from benchmarks.study.matrix import Matrix
 from clp_basicsr.binding import BoundModule
 from clp_basicsr.gradients import squared_norms
 from clp_basicsr.pictures.files import read_image
+from clp_basicsr.whole_files import whole_file
 
 _CROPS = 64
 
@@ -36,7 +37,8 @@ def matched_weights(matrix: Matrix, train: Mapping[str, Path], start: Path, stud
         for arm in missing:
             weight = _weight(_measurable(matrix.loss(arm), network), network, crops)
             known[arm] = {"weight": weight, "of": wanted[arm]}
-        path.write_text(json.dumps(known, indent=1))
+        with whole_file(path) as file:
+            file.write(json.dumps(known, indent=1).encode())
     return {arm: known[arm]["weight"] for arm in wanted}
 
 

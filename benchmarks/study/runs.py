@@ -53,7 +53,7 @@ def train_all(matrix: Matrix, study: Path, jobs: int) -> None:
     for run in matrix.runs():
         weight = run.strength * weights.get(run.arm, 0.0)
         _write_options(study, run.name, options.run_options(matrix, run, weight, folders["train"], images[run.seed]))
-        if not scores_file(study, "development", run.name).exists():
+        if not _judged_by_all(matrix, scores_file(study, "development", run.name)):
             todo.append(run.name)
     _in_processes("runs", todo, jobs, lambda name: (_train_and_judge, matrix, study, folders["development"], name))
 
@@ -63,7 +63,9 @@ def judge_test_photos(matrix: Matrix, study: Path, jobs: int) -> None:
     register()
     folder = data.folders(matrix, study)["test"]
     names = [START, *(run.name for run in matrix.runs())]
-    todo = [name for name in names if _trained(study, name) and not scores_file(study, "test", name).exists()]
+    todo = [
+        name for name in names if _trained(study, name) and not _judged_by_all(matrix, scores_file(study, "test", name))
+    ]
     _in_processes("test photos", todo, jobs, lambda name: (_judge, matrix, study, folder, "test", name))
 
 
@@ -71,10 +73,23 @@ def scores_file(study: Path, part: str, name: str) -> Path:
     return study / "scores" / part / f"{name}.json"
 
 
+def _judged_by_all(matrix: Matrix, file: Path) -> bool:
+    if not file.exists():
+        return False
+    scores: Scores = json.loads(file.read_text())
+    return all(judges.keys() >= set(matrix.judges) for judges in scores.values())
+
+
 def read_scores(study: Path, part: str, runs: Iterable[Run]) -> Results:
-    """Return the scores of those runs that have been judged."""
+    """Return the scores of those runs that have been judged, by the judges that all of them have had."""
     files = {run: scores_file(study, part, run.name) for run in runs}
-    return {run: json.loads(path.read_text()) for run, path in files.items() if path.exists()}
+    found: Results = {run: json.loads(path.read_text()) for run, path in files.items() if path.exists()}
+    each = [numbers for scores in found.values() for numbers in scores.values()]
+    common = [judge for judge in each[0] if all(judge in numbers for numbers in each)] if each else []
+    return {
+        run: {photo: {judge: numbers[judge] for judge in common} for photo, numbers in scores.items()}
+        for run, scores in found.items()
+    }
 
 
 def super_resolved(matrix: Matrix, study: Path, name: str, lr: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--contenders",
         nargs="+",
-        default=list(DEFAULT),
         help="what to measure, such as vgg, vgg:bfloat16, perceptual (default: a dozen)",
     )
     parser.add_argument("--batch", nargs="+", type=int, default=[2], help="batch sizes (default: 2)")
@@ -49,6 +48,9 @@ def run(options: argparse.Namespace) -> None:
     """
     if options.step and (options.profile or options.scaling):
         raise ValueError("Flag `--step` must stand alone or beside `--count`; the others look at the loss itself.")
+    if options.scaling:
+        _check_scaling(options)
+    options.contenders = options.contenders or list(DEFAULT)
     for name in ("batch", "size"):
         setattr(options, name, [arguments.count(name, each) for each in getattr(options, name)])
     if options.step and any(size % SCALE for size in options.size):
@@ -79,11 +81,25 @@ def run(options: argparse.Namespace) -> None:
         return
     contenders = _built(options.contenders, device)
     measure = _whole_steps if options.step else _losses
-    rows = [row for setting in _settings(options) for row in measure(contenders, *setting, options)]
-    print(report.table(rows))
-    name = _name(options)
-    report.write_json(options.output / f"{name}.json", about, rows)
-    report.plot(options.output / f"{name}.png", rows)
+    rows, name = list[report.Row](), _name(options)
+    try:
+        for setting in _settings(options):
+            rows += measure(contenders, *setting, options)
+    finally:  # the last setting may be too large for the memory
+        if rows:
+            print(report.table(rows))
+            report.write_json(options.output / f"{name}.json", about, rows)
+            report.plot(options.output / f"{name}.png", rows)
+
+
+def _check_scaling(options: argparse.Namespace) -> None:
+    given = {"contenders": options.contenders, "batch": options.batch[1:], "size": options.size[1:]}
+    for name, more in given.items():
+        if more:
+            raise ValueError(
+                f"Flag `--scaling` varies one `vgg` around one batch and one size by itself, but got more with "
+                f"`--{name}`: {getattr(options, name)}."
+            )
 
 
 def _profile(options: argparse.Namespace, device: torch.device) -> None:
@@ -146,7 +162,9 @@ def _rows(
 ) -> list[report.Row]:
     device = options.device
     seconds = rounds(calls, options.rounds, 2, device)
-    queued = rounds(calls, options.rounds, 0, device, queued=True) if device.type == "cuda" else {}
+    # Of a whole step a GPU does not take all that the CPU would be ahead with.
+    can_wait = device.type == "cuda" and not options.step
+    queued = rounds(calls, options.rounds, 0, device, queued=True) if can_wait else {}
     gc.collect()
     peaks = {name: peak_bytes(call, device) for name, call in calls.items()}
     rows = []

@@ -80,6 +80,9 @@ def _dinov2(name: str, settings: list[str]) -> str:
 def _clp(name: str, model: str, settings: list[str], keywords: dict[str, Any]) -> CLPLoss:
     chosen: dict[str, Any] = {"diagnostics": False, **keywords}
     for setting in settings:
+        repeated = ("precision" if setting in PRECISIONS else setting.partition("=")[0]) in chosen
+        if repeated:
+            raise ValueError(f"Contender must say each thing once, but '{name}' says another beside '{setting}'.")
         if setting in PRECISIONS:
             chosen["precision"] = setting
         elif setting in ("compile", "checkpoint"):

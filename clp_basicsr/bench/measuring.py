@@ -21,7 +21,7 @@ Call = Callable[[], object]
 SCALE = 4
 """How many times larger GT is than LR."""
 _HEAD_START = 200_000_000
-"""Cycles of a GPU, about a tenth of a second: more than a CPU needs for a step of any network here."""
+"""Cycles of a GPU, about a tenth of a second: more than a CPU needs to hand over the step of a loss."""
 
 
 class Spread(NamedTuple):

@@ -17,11 +17,11 @@ from torch import Tensor
 from clp_basicsr.distances import Distance
 from clp_basicsr.gpu import distances as gpu_distances
 
-# The floor below a gap: a share of its mean, and what is added. A mean that is small beside GT's features, as in flat
-# crops and pairs with LR == GT, counts as `Distance.least_gap` of their size: in units of its own gap a black crop has
-# 90 times the gradient of others, and one in eight undoes what the loss does (docs/evidence.md). All means are taken
-# per image, so that a batch is the mean of its images.
-_OF_GAP, _LEAST = 0.05, 1e-6
+# The floor below a gap: the share of its mean and of the mean size of GT's features, and what is added. A mean gap that
+# is small beside that size, as in flat crops and pairs with LR == GT, counts as `Distance.least_gap` of it: in units of
+# its own gap a black crop has 90 times the gradient of others, and one in eight undoes what the loss does
+# (docs/evidence.md). All means are taken per image, so that a batch is the mean of its images.
+_OF_GAP, _OF_SIZE, _LEAST = 0.05, 0.01, 1e-6
 
 
 class Terms(NamedTuple):
@@ -109,12 +109,14 @@ def measure(
 ) -> Distances:
     """Return the distances of a layer; ``scale`` multiplies the features, ``eps`` is added to differences."""
     if distance.order is not None and gpu_distances.can_measure(anchor, positive, negatives):
-        how = gpu_distances.Measure(distance.order, scale, eps, (_OF_GAP, distance.least_gap * scale, _LEAST))
+        how = gpu_distances.Measure(
+            distance.order, scale, eps, (_OF_GAP, _OF_SIZE * scale, distance.least_gap * scale, _LEAST)
+        )
         return Distances(*gpu_distances.measured(anchor, positive, negatives, how))
     with torch.no_grad():
         gap = distance.between(positive, negatives, scale)
-        mean, size = (each.mean(-1, keepdim=True) for each in (gap, distance.size(positive)))
-        floor = torch.maximum(_OF_GAP * mean, distance.least_gap * scale * size - mean) + _LEAST
+        mean, size = (each.mean(-1, keepdim=True) for each in (gap, scale * distance.size(positive)))
+        floor = torch.maximum(_OF_GAP * mean + _OF_SIZE * size, distance.least_gap * size - mean) + _LEAST
     return Distances(
         to_positive=distance.between(anchor, positive, scale, eps),
         to_negatives=distance.between(anchor, negatives, scale, eps),

@@ -35,8 +35,8 @@ class Measure(NamedTuple):
     """Multiplies the features."""
     eps: float
     """Is added to differences from SR."""
-    floor: tuple[float, float, float]
-    """The share of the mean gap, that of the mean size which gap and floor reach at least, and what is added."""
+    floor: tuple[float, float, float, float]
+    """Shares of mean gap and mean size, the share of the size that gap and floor reach at least, and what is added."""
 
 
 def measured(
@@ -82,7 +82,7 @@ def _try(device: torch.device) -> bool:
     maps = torch.ones(1, 1, 1, 1, device=device)
     try:
         with torch.no_grad():
-            measured(maps, maps, maps[None], Measure(2, 1.0, 0.0, (0.0, 0.0, 0.0)))
+            measured(maps, maps, maps[None], Measure(2, 1.0, 0.0, (0.0, 0.0, 0.0, 0.0)))
     except Exception as error:  # it writes files, and asks for a C compiler and a fitting driver
         warnings.warn(
             f"Triton, which comes with PyTorch, cannot compile for {device}: {reason(error)} The loss measures "
@@ -169,7 +169,7 @@ def _measure(
     )
     to_positive = new((images, channels))
     to_negatives, gap, unit = (new((sets, images, channels)) for _ in range(3))
-    of_gap, of_size, least = how.floor
+    of_gap, of_size, least_gap, least = how.floor
     columns = _power_of_two(channels)
     kernels.norms[(pairs,)](
         sums,
@@ -182,6 +182,7 @@ def _measure(
         parts,
         of_gap,
         of_size,
+        least_gap,
         least,
         how.order,
         max(1, 2 * _TILE // columns),

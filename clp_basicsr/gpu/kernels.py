@@ -112,6 +112,7 @@ def norms(
     parts,
     of_gap,
     of_size,
+    least_gap,
     least,
     order: tl.constexpr,
     rows: tl.constexpr,
@@ -119,9 +120,11 @@ def norms(
 ):
     """Write the distances, and the gap plus its floor, of the sums in ``sums``; one program for each of ``(K N)``.
 
-    The floor is ``max(of_gap mean(gap), of_size mean(size) - mean(gap)) + least``, means over channels.
+    The floor is ``max(of_gap mean(gap) + of_size mean(size), least_gap mean(size) - mean(gap)) + least``, means over
+    channels.
     """
-    of_gap, of_size, least = tl.cast(of_gap, tl.float32), tl.cast(of_size, tl.float32), tl.cast(least, tl.float32)
+    of_gap, of_size = tl.cast(of_gap, tl.float32), tl.cast(of_size, tl.float32)
+    least_gap, least = tl.cast(least_gap, tl.float32), tl.cast(least, tl.float32)
     pair = tl.program_id(0).to(tl.int64)
     channel = tl.arange(0, columns)
     exists = channel < channels
@@ -137,7 +140,7 @@ def norms(
     tl.store(gap + own, gaps, mask=exists)
     sizes = _whole(sums + 3 * step, parts, channels, exists, channel, order, rows, columns)
     mean_gap, mean_size = tl.sum(gaps, 0) / channels, tl.sum(sizes, 0) / channels
-    floor = tl.maximum(of_gap * mean_gap, of_size * mean_size - mean_gap) + least
+    floor = tl.maximum(of_gap * mean_gap + of_size * mean_size, least_gap * mean_size - mean_gap) + least
     tl.store(unit + own, gaps + floor, mask=exists)
 
 

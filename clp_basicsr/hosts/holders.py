@@ -10,12 +10,13 @@ import functools
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from clp_basicsr.binding import BoundModule, find_holders_with
+from clp_basicsr.hosts.import_hook import when_imported
 from clp_basicsr.hosts.once import first_time
 from clp_basicsr.loss import CLPLoss
 
@@ -48,17 +49,18 @@ class HeldLoss(CLPLoss):
                 stacklevel=2,
             )
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def key_in_model(self) -> str:
         """As `clp_basicsr.CLPLoss.key_in_model`; the model's names for its losses tell them apart."""
-        model = self.bound_model()
-        held = held_losses(model) if model in _models else {}
-        alike = {id(each): name for name, each in held.items() if each.key == self.key}
-        return f"{alike[id(self)]}: {self.key}" if id(self) in alike and len(alike) > 1 else self.key
+        return _key_among_twins(self)
 
 
-# Traced, the models that are looked through would hold the loss that is traced.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _key_among_twins(loss: CLPLoss) -> str:
+    model = loss.bound_model()
+    held = held_losses(model) if model in _models else {}
+    alike = {id(each): name for name, each in held.items() if each.key == loss.key}
+    return f"{alike[id(loss)]}: {loss.key}" if id(loss) in alike and len(alike) > 1 else loss.key
+
+
 def _holder_of(loss: BoundModule) -> Any | None:
     # Looked up at every call: a model can be given a loss, or lose it, at any time.
     holders = [model for model in _models if any(held is loss for held in held_losses(model).values())]
@@ -81,6 +83,14 @@ def remember(base_model: Any) -> None:
     if first_time(base_model, "remember"):
         base_model.__init__ = _remembering(base_model.__init__)
     find_holders_with(_holder_of)
+    when_imported("torch._dynamo", _leave_out_of_graphs)  # seconds of import, for those who compile
+
+
+def _leave_out_of_graphs(dynamo: ModuleType) -> None:
+    """Look through models outside of what is traced: they hold the loss that is, which dynamo does not follow."""
+    global _key_among_twins
+    find_holders_with(dynamo.disable(_holder_of))
+    _key_among_twins = dynamo.disable(_key_among_twins)
 
 
 def _remembering(original: Any) -> Any:

@@ -132,10 +132,10 @@ def loop_sizes(features: Array, distance: str) -> list[float]:
 
 
 def loop_floor(gaps: Sequence[float] | Array, positive: Array, distance: str) -> float:
-    """What is added to the gaps of one image: a twentieth, or what lacks to a fifth of GT's size."""
+    """What is added to the gaps of one image: shares of them and GT's size, or what lacks to a fifth of that size."""
     share = 0.02 if distance == "cosine" else 0.2
     gap, size = float(np.mean(gaps)), float(np.mean(loop_sizes(positive, distance)))
-    return max(0.05 * gap, share * size - gap) + 1e-6
+    return max(0.05 * gap + 0.01 * size, share * size - gap) + 1e-6
 
 
 def loop_relative(features: Sequence[Array], distance: str, push_weight: float) -> tuple[float, float, float]:

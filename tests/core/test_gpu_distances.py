@@ -20,7 +20,7 @@ from clp_basicsr.gpu.distances import Measure
 
 triton = pytest.importorskip("triton")
 
-FLOOR = (0.05, 0.8, 1e-6)  # with features of normal noise each branch is taken by some
+FLOOR = (0.05, 0.01, 0.8, 1e-6)  # with features of normal noise each branch is taken by some
 LAYOUTS = ["contiguous", "channels_last", "tokens", "part of a batch"]
 
 
@@ -62,10 +62,10 @@ def norm(difference: Tensor, order: int) -> Tensor:
 
 
 def expected(anchor: Tensor, positive: Tensor, negatives: Tensor, how: Measure) -> tuple[Tensor, ...]:
-    order, scale, eps, (of_gap, of_size, least) = how
+    order, scale, eps, (of_gap, of_size, least_gap, least) = how
     gap = norm((positive - negatives) * scale, order)
     mean, size = (each.mean(-1, keepdim=True) for each in (gap, norm(positive, order)))
-    floor = torch.maximum(of_gap * mean, of_size * size - mean) + least
+    floor = torch.maximum(of_gap * mean + of_size * size, least_gap * size - mean) + least
     to_positive, to_negatives = (norm((anchor - each) * scale + eps, order) for each in (positive, negatives))
     return to_positive, to_negatives, gap, gap + floor
 

@@ -25,7 +25,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 model = BaseModel({"num_gpu": 0, "is_train": True, "dist": False})
 model.cri_perceptual = LOSS_REGISTRY.get("CLPLoss")(model="vgg", weights="random", layer_weights={"relu1_1": 1.0})
 model.lq = torch.rand(1, 3, 8, 8)
-value, style = model.cri_perceptual(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))
+value, style = model.cri_perceptual(torch.rand(1, 3, 32, 32, requires_grad=True), torch.rand(1, 3, 32, 32))
 assert style is None
 print("LOGGED", *sorted(model.reduce_loss_dict({"l_percep": value})))
 """
