@@ -23,7 +23,7 @@ GRADIENT_EVERY = 100
 
 LAYER = ("pull", "push", "active", "progress", "overshoot", "flat", "from_negative")
 WHOLE = ("gradient_ratio", "target_min", "target_max")
-_L2 = DISTANCES["l2"]
+_L2 = DISTANCES["l2"]._replace(least_gap=0.0)  # which of the channels tell is seen by the image's own gaps
 
 
 class Diagnostics(NamedTuple):

@@ -68,7 +68,7 @@ def loss(request: pytest.FixtureRequest, vgg_weights: Path, dino_folder: Path) -
 
 def test_near_2_at_the_upsampled_lr_and_0_at_gt(loss: CLPLoss, photo_batch: Photos) -> None:
     _, gt, lr = crop(photo_batch, 3, 96)
-    assert 1.65 < loss(upsampled(lr, gt.shape[-2:]), gt, lr).item() < 2
+    assert 1.6 < loss(upsampled(lr, gt.shape[-2:]), gt, lr).item() < 2
     assert loss(gt, gt, lr).item() < 1e-5
 
 
