@@ -101,6 +101,37 @@ def test_each_warning(kind: str, sr: Tensor, gt: Tensor, lr: Tensor, keywords: d
     assert kind in said(sr, gt, lr, **keywords)
 
 
+USUAL = {"pull": 0.5, "push": 0.3, "active": 1.0, "progress": 0.5, "overshoot": 0.0, "flat": 0.1, "from_negative": 0.5}
+WHOLE = {"gradient_ratio": 1.0, "target_min": 0.0, "target_max": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("changed", "kinds"),
+    [
+        ({}, []),
+        ({"target_max": 1.04, "target_min": -0.04}, []),
+        ({"target_max": 1.06}, ["range"]),
+        ({"target_min": -0.06}, ["range"]),
+        ({"flat": 0.89}, []),
+        ({"flat": 0.91, "from_negative": 0.0, "active": 0.0}, ["flat"]),  # what else is off follows from it
+        ({"active": 0.009}, ["dead"]),
+        ({"active": 0.011}, []),
+        ({"active": 0.009, "pull": 0.04}, []),  # there is nothing left to do
+        ({"from_negative": 0.019}, ["negative"]),
+        ({"from_negative": 0.021}, []),
+        ({"overshoot": 0.19}, []),
+        ({"overshoot": 0.21}, ["overshoot"]),
+        ({"gradient_ratio": 9.9}, []),
+        ({"gradient_ratio": 10.1}, ["gradient"]),
+    ],
+    ids=str,
+)
+def test_each_threshold_from_both_sides(changed: dict[str, float], kinds: list[str]) -> None:
+    layers = {name: {**USUAL, **{key: changed[key] for key in changed.keys() & USUAL}} for name in ("first", "second")}
+    read = Report(layers, {**WHOLE, **{key: changed[key] for key in changed.keys() & WHOLE}})
+    assert [kind for kind, _ in warnings(read, 1.0)] == kinds
+
+
 def test_images_that_are_not_in_the_range_that_range_norm_says() -> None:
     assert "range" in said(HALF, GT, LR, range_norm=True, **QUIET)
     bright = [0.6 + 0.4 * images for images in (HALF, GT, LR)]

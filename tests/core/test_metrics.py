@@ -124,6 +124,12 @@ def test_the_network_is_built_once_per_settings(photo_batch: Photos, monkeypatch
     assert len(built) == 2
     feature_distance(gt, gt, model="efficientnet_lite0", layer_weights={"block2": 1})
     assert len(built) == 3
+    for block in range(3, 9):  # with those above nine, one more than are kept
+        feature_distance(gt, gt, model="efficientnet_lite0", layer_weights={f"block{block}": 1})
+    assert len(built) == 9
+    del built[:]
+    clp_pull(gt, gt, lr, model="efficientnet_lite0", layer_weights={"block1": 1})
+    assert not built, "only the oldest is let go"
 
 
 def test_no_graph_and_nothing_is_changed(photo_batch: Photos) -> None:

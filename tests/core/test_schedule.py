@@ -84,6 +84,13 @@ def test_before_the_start_it_costs_nothing_after_the_first_call_and_says_nothing
         assert not gradient.any()
 
 
+def test_before_the_start_it_is_in_float32_as_after_it() -> None:
+    loss = loss_with(start_iter=1)
+    half = [each.detach().half() for each in (SR, GT, LR)]
+    half[0].requires_grad_()
+    assert [loss(*half).dtype for _ in range(2)] == [torch.float32] * 2
+
+
 def test_what_cannot_work_is_said_long_before_the_start() -> None:
     with pytest.raises(ValueError, match="`lr`"):
         loss_with(start_iter=5000)(SR, GT, images(64, 2))

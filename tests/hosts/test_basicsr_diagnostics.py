@@ -145,3 +145,9 @@ def test_images_normalised_to_minus_one(pairs: Path, tmp_path: Path) -> None:
 def test_a_healthy_run_is_silent(loss_weight: float, pairs: Path, tmp_path: Path) -> None:
     options = train_options(pairs, perceptual={**PERCEPTUAL, "loss_weight": loss_weight}, total_iter=3)
     assert warned(train(tmp_path, options)) == []
+
+
+def test_in_debug_mode_where_basicsr_has_no_tensorboard(pairs: Path, tmp_path: Path) -> None:
+    options = train_options(pairs, perceptual={**PERCEPTUAL, "loss_weight": 1e-3}, total_iter=2)
+    train(tmp_path, options, "--debug")
+    assert "clp_pull" in next((tmp_path / "experiments" / "debug_tiny").glob("*.log")).read_text()

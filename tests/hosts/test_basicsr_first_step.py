@@ -56,8 +56,12 @@ def test_a_loss_that_had_its_turn_is_not_called_again(tmp_path: Path, records: R
 class Late(SRModel):  # type: ignore[misc]
     """Somebody's model that keeps LR elsewhere, and calls the loss from the third iteration on."""
 
+    in_bytes = False
+
     def feed_data(self, data: dict[str, torch.Tensor]) -> None:
         self.small, self.gt = data["lq"], data["gt"]
+        if self.in_bytes:
+            self.lq = (255 * data["lq"]).byte()
 
     def optimize_parameters(self, current_iter: int) -> None:
         self.optimizer_g.zero_grad()
@@ -71,16 +75,20 @@ class Late(SRModel):  # type: ignore[misc]
         self.log_dict = self.reduce_loss_dict(losses)
 
 
+@pytest.mark.parametrize(
+    ("in_bytes", "said"), [(False, "must hold the LR batch in `lq`"), (True, "torch.uint8")]
+)
 def test_a_step_of_somebody_elses_is_no_reason_to_end_the_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    in_bytes: bool, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Late, "in_bytes", in_bytes)
     with isolated(tmp_path):
         get_root_logger()
         model = Late(train_options(tmp_path) | {"is_train": True, "dist": False, "rank": 0, "world_size": 1})
         logs = [step(model, iteration=iteration) for iteration in (1, 2, 3)]
     assert [set(log) >= CLP_KEYS for log in logs] == [False, False, True]
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "has not called its CLPLoss yet" in line]
-    assert "must hold the LR batch in `lq`" in line
+    assert said in line
 
 
 class Forgetful(SRModel):  # type: ignore[misc]
