@@ -7,7 +7,7 @@ import json
 import random
 import statistics
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from clp_basicsr.pictures.files import read_image
 from clp_basicsr.whole_files import whole_file
 
 _CROPS = 64
+Pair = tuple[Tensor, Tensor]
+"""GT and LR, each ``(1, 3, H, W)``."""
 
 
 def matched_weights(matrix: Matrix, train: Mapping[str, Path], start: Path, study: Path) -> dict[str, float]:
@@ -33,10 +35,9 @@ def matched_weights(matrix: Matrix, train: Mapping[str, Path], start: Path, stud
     missing = [arm for arm, of in wanted.items() if known.get(arm, {}).get("of") != of]
     if missing:
         network = load_network(matrix, start)
-        crops = list(_crops(matrix, train))
+        seen = list(crops(matrix, train, _CROPS))
         for arm in missing:
-            weight = _weight(_measurable(matrix.loss(arm), network), network, crops)
-            known[arm] = {"weight": weight, "of": wanted[arm]}
+            known[arm] = {"weight": _weight(gradient_norms(matrix, arm, network, seen)), "of": wanted[arm]}
         with whole_file(path) as file:
             file.write(json.dumps(known, indent=1).encode())
     return {arm: known[arm]["weight"] for arm in wanted}
@@ -55,18 +56,22 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _weight(loss: Callable[..., Tensor], network: nn.Module, crops: list[tuple[Tensor, Tensor]]) -> float:
+def gradient_norms(matrix: Matrix, arm: str, network: nn.Module, seen: Iterable[Pair]) -> Iterator[tuple[float, float]]:
+    """Yield the norms of the gradients of an arm's loss, at weight 1, and of L1 at the SR image of each crop."""
+    loss = _measurable(matrix.loss(arm), network)
+    for target, lr in seen:
+        sr = network(lr).requires_grad_()
+        pixel, own = squared_norms(loss(sr, target, lr), sr, target, None).sqrt().tolist()
+        yield own, pixel
+
+
+def _weight(norms: Iterable[tuple[float, float]]) -> float:
     """Return L1's gradient over the loss's on the middle one of the crops.
 
     Not of a batch: a loss in units of the gap GT-LR has by far its largest gradient where that gap is small, and a
     single flat crop would say how weak it is on all others.
     """
-    ratios: list[float] = []
-    for target, lr in crops:
-        sr = network(lr).requires_grad_()
-        pixel, own = squared_norms(loss(sr, target, lr), sr, target, None).sqrt().tolist()
-        ratios.append(own / pixel)
-    return 1 / statistics.median(ratios)
+    return 1 / statistics.median(own / pixel for own, pixel in norms)
 
 
 @dataclass
@@ -99,11 +104,11 @@ def _measurable(keywords: dict[str, Any], network: nn.Module) -> Callable[..., T
     return value
 
 
-def _crops(matrix: Matrix, train: Mapping[str, Path]) -> Iterator[tuple[Tensor, Tensor]]:
+def crops(matrix: Matrix, train: Mapping[str, Path], count: int) -> Iterator[Pair]:
     """Yield crops of the training images as in the training: GT ``(1, 3, H, W)`` and LR."""
     chance, side = random.Random(0), matrix.crop // matrix.scale
     names = sorted(path.name for path in train["gt"].iterdir())
-    for name in chance.choices(names, k=_CROPS):
+    for name in chance.choices(names, k=count):
         gt, lr = read_image(train["gt"] / name).to(device()), read_image(train["lq"] / name).to(device())
         top, left = (chance.randint(0, length - side) for length in lr.shape[-2:])
         yield _cut(gt, top, left, side, matrix.scale), _cut(lr, top, left, side, 1)

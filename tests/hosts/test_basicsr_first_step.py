@@ -75,9 +75,7 @@ class Late(SRModel):  # type: ignore[misc]
         self.log_dict = self.reduce_loss_dict(losses)
 
 
-@pytest.mark.parametrize(
-    ("in_bytes", "said"), [(False, "must hold the LR batch in `lq`"), (True, "torch.uint8")]
-)
+@pytest.mark.parametrize(("in_bytes", "said"), [(False, "must hold the LR batch in `lq`"), (True, "torch.uint8")])
 def test_a_step_of_somebody_elses_is_no_reason_to_end_the_run(
     in_bytes: bool, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
