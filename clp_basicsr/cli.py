@@ -9,13 +9,13 @@ import traceback
 from collections.abc import Sequence
 
 from clp_basicsr import __version__
+from clp_basicsr import inspect_command as inspect
 from clp_basicsr.bench import command as bench
 from clp_basicsr.demo import command as demo
 from clp_basicsr.disk import NotSavedError, named_if_the_disk_is_full
 from clp_basicsr.hosts.checkpoints import DamagedCheckpointError, UntrustedCheckpointError
-from clp_basicsr.hosts.gpu import NoGPUError
 from clp_basicsr.hosts.options.errors import OptionFileError
-from clp_basicsr.pictures import command as inspect
+from clp_basicsr.hosts.without_gpu import NoGPUError
 from clp_basicsr.pictures import plot
 
 _MENDABLE = (

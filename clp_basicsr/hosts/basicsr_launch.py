@@ -22,15 +22,13 @@ from typing import Any
 
 import torch
 import torch.distributed
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from clp_basicsr.disk import named_if_the_disk_is_full
+from clp_basicsr.hosts import without_gpu
 from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.checkpoints import load_resume_state, named_if_a_network_was_never_saved
 from clp_basicsr.hosts.data_loaders import checked
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
-from clp_basicsr.hosts.gpu import NoGPUError, named_if_it_needs_a_gpu
 from clp_basicsr.hosts.options.checks import check_options
 from clp_basicsr.hosts.options.file import read_option_file
 from clp_basicsr.hosts.options.flags import read_flags
@@ -38,7 +36,7 @@ from clp_basicsr.hosts.options.forced import with_forced
 from clp_basicsr.hosts.ranks import alike_on_all_ranks
 from clp_basicsr.hosts.replacing import replaced
 from clp_basicsr.hosts.saving import Saving
-from clp_basicsr.hosts.video_validation import on_the_cpu
+from clp_basicsr.hosts.without_gpu import named_if_it_needs_a_gpu
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -147,7 +145,6 @@ def _found_by_workers() -> Iterator[None]:
 
 def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
     from basicsr.models.base_model import BaseModel
-    from basicsr.utils import dist_util
 
     substitutes: list[tuple[Any, str, Any]] = []
     if hasattr(pipeline_module, "create_train_val_dataloader"):
@@ -160,38 +157,5 @@ def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
         for name in ("save_network", "save_training_state"):
             substitutes.append((BaseModel, name, saving.never_ignored(getattr(BaseModel, name))))
     if not torch.cuda.is_available():
-        from basicsr.models.video_base_model import VideoBaseModel
-        from basicsr.models.video_recurrent_model import VideoRecurrentModel
-
-        substitutes.append((dist_util, "_init_dist_pytorch", _init_gloo))
-        substitutes.append((dist_util, "_init_dist_slurm", _refuse_slurm))
-        substitutes.append((BaseModel, "model_to_device", _model_to_cpu))
-        for model in (VideoBaseModel, VideoRecurrentModel):
-            substitutes.append((model, "dist_validation", on_the_cpu(model.dist_validation)))
+        substitutes += without_gpu.substitutes()
     return substitutes
-
-
-def _init_gloo(backend: str, **options: Any) -> None:
-    """As ``_init_dist_pytorch`` in basicsr/utils/dist_util.py, for a machine without a GPU."""
-    torch.distributed.init_process_group(backend="gloo", **options)
-
-
-def _refuse_slurm(backend: str, **options: Any) -> None:
-    """In the place of ``_init_dist_slurm``, which divides by the number of GPUs."""
-    raise RuntimeError(
-        "Flag `--launcher` must be 'pytorch' where there is no GPU, but got 'slurm'. Start the processes with "
-        "torchrun: torchrun --nproc_per_node=2 -m clp_basicsr.train -opt FILE --launcher pytorch"
-    )
-
-
-def _model_to_cpu(self: Any, net: nn.Module) -> nn.Module:
-    """As ``BaseModel.model_to_device``, for a machine without a GPU."""
-    if self.device.type == "cuda":
-        raise NoGPUError(
-            "`num_gpu` asks for an NVIDIA GPU, but torch finds none. Write `num_gpu: auto`: GPUs where there are any."
-        )
-    net = net.to(self.device)
-    if self.opt["dist"]:
-        unused = self.opt.get("find_unused_parameters", False)
-        net = DistributedDataParallel(net, find_unused_parameters=unused)
-    return net
