@@ -16,7 +16,7 @@ from clp_basicsr.binding import BoundModule
 from clp_basicsr.clock import Clock, iteration_of
 from clp_basicsr.compiling import EAGER, Functions, compiled
 from clp_basicsr.criteria import Terms, build_criterion
-from clp_basicsr.diagnostics import Diagnostics, Probe
+from clp_basicsr.diagnostics import Diagnostics
 from clp_basicsr.extractors import build_extractor
 from clp_basicsr.extractors.base import FeatureExtractor
 from clp_basicsr.extractors.precision import PRECISIONS
@@ -37,6 +37,7 @@ from clp_basicsr.negatives import (
 from clp_basicsr.negatives.batch import OtherImages
 from clp_basicsr.parts import evaluate_in_parts, merged
 from clp_basicsr.presets import with_presets
+from clp_basicsr.probe import Probe
 from clp_basicsr.references import References
 from clp_basicsr.schedule import Schedule
 from clp_basicsr.summary import Summary, summary_of

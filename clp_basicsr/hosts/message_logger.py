@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from clp_basicsr import diagnostics
-from clp_basicsr.diagnostics import Report
+from clp_basicsr.advice import advice
+from clp_basicsr.diagnostics import Report, scalars
 from clp_basicsr.hosts.holders import held_losses, remembered
 from clp_basicsr.hosts.once import first_time
 from clp_basicsr.loss import CLPLoss
@@ -58,14 +58,14 @@ def report(message_logger: Any, models: Iterable[Any], iteration: int) -> None:
         weight = _small_on_purpose(model)
         for name, read in reports.items():
             each = losses[name]
-            found = diagnostics.warnings(read, float(each.weight), weight, range_norm=each.range_norm)
+            found = advice(read, float(each.weight), weight, range_norm=each.range_norm)
             _warn_once(message_logger, each, found)
 
 
 def _send(message_logger: Any, reports: Mapping[str, Report], iteration: int) -> None:
     if not message_logger.use_tb_logger or "debug" in message_logger.exp_name:
         return
-    for tag, value in diagnostics.scalars(reports).items():
+    for tag, value in scalars(reports).items():
         message_logger.tb_logger.add_scalar(tag, value, iteration)
 
 

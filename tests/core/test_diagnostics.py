@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clp_basicsr import CLPLoss, diagnostics
+from clp_basicsr import CLPLoss, probe
+from clp_basicsr.advice import advice
 from clp_basicsr.criteria.triplet import RelativeTriplet
-from clp_basicsr.diagnostics import EVERY, LAYER, Report, layer_numbers, layer_sums, warnings
+from clp_basicsr.diagnostics import LAYER, Report, layer_numbers, layer_sums
 from clp_basicsr.distances import DISTANCES
+from clp_basicsr.probe import EVERY
 
 from .oracles import loop_distances, loop_sizes, upsampled
 
@@ -74,7 +76,7 @@ def report(sr: Tensor, gt: Tensor = GT, lr: Tensor = LR, **keywords: Any) -> tup
 
 def said(sr: Tensor, gt: Tensor = GT, lr: Tensor = LR, **keywords: Any) -> set[str]:
     range_norm = keywords.get("range_norm", False)
-    return {kind for kind, _ in warnings(*report(sr, gt, lr, **keywords), range_norm=range_norm)}
+    return {kind for kind, _ in advice(*report(sr, gt, lr, **keywords), range_norm=range_norm)}
 
 
 HALF = 0.5 * GT + 0.5 * BICUBIC
@@ -129,7 +131,7 @@ WHOLE = {"gradient_ratio": 1.0, "target_min": 0.0, "target_max": 1.0}
 def test_each_threshold_from_both_sides(changed: dict[str, float], kinds: list[str]) -> None:
     layers = {name: {**USUAL, **{key: changed[key] for key in changed.keys() & USUAL}} for name in ("first", "second")}
     read = Report(layers, {**WHOLE, **{key: changed[key] for key in changed.keys() & WHOLE}})
-    assert [kind for kind, _ in warnings(read, 1.0)] == kinds
+    assert [kind for kind, _ in advice(read, 1.0)] == kinds
 
 
 def test_images_that_are_not_in_the_range_that_range_norm_says() -> None:
@@ -146,7 +148,7 @@ def test_the_weight_it_advises_makes_the_parts_equal() -> None:
     read, weight = report(HALF, loss_weight=1.0)
     advised = weight / read.whole["gradient_ratio"]
     assert report(HALF, loss_weight=advised)[0].whole["gradient_ratio"] == pytest.approx(1, rel=1e-3)
-    (text,) = (text for kind, text in warnings(read, weight) if kind == "gradient")
+    (text,) = (text for kind, text in advice(read, weight) if kind == "gradient")
     assert f"{advised:.1e}" in text
 
 
@@ -177,7 +179,7 @@ def test_gradient_ratio_is_the_one_at_the_sr_image(keywords: dict[str, Any]) -> 
 
 
 def test_a_step_that_overflows_says_nothing_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnostics, "GRADIENT_EVERY", 1)
+    monkeypatch.setattr(probe, "GRADIENT_EVERY", 1)
     loss, told = one_layer(), []
     for factor in (1.0, math.inf, 1.0):
         (factor * loss(HALF.clone().requires_grad_(), GT, LR)).backward()
@@ -247,7 +249,7 @@ def test_a_pixel_loss_of_another_kind_is_warned_of_and_l1_stands_in(pixel_loss: 
 
 def test_a_single_crop_with_a_large_gradient_is_no_reason_to_warn(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("EVERY", "GRADIENT_EVERY"):
-        monkeypatch.setattr(diagnostics, name, 2)
+        monkeypatch.setattr(probe, name, 2)
     loss = one_layer(loss_weight=0.05, use_input_norm=False)
     usual = HALF, GT, LR
     dark = [images / 30 for images in usual]
@@ -256,7 +258,7 @@ def test_a_single_crop_with_a_large_gradient_is_no_reason_to_warn(monkeypatch: p
         for _ in range(2):
             loss(sr.clone().requires_grad_(), gt, lr).backward()
         assert loss.diagnostics is not None
-        warned.append("gradient" in {kind for kind, _ in warnings(loss.diagnostics.read(), 0.05)})
+        warned.append("gradient" in {kind for kind, _ in advice(loss.diagnostics.read(), 0.05)})
     assert warned == [False, False, False, False, True, True]
 
 
