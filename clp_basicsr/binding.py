@@ -45,6 +45,9 @@ class BoundModule(nn.Module):
 
         For training loops that call all their losses as ``loss(sr, target)``.
 
+        Args:
+            lr: low-quality images ``(N, 3, h, w)`` or clips ``(N, T, 3, h, w)``, values in [0, 1].
+
         Example:
             >>> with loss.negatives(batch["lq"]):
             ...     total = sum(criterion(sr, target) for criterion in criteria)

@@ -76,6 +76,9 @@ def layer_sums(anchor: Tensor, positive: Tensor, negatives: Tensor, terms: Terms
         negatives: those of the negatives.
         terms: what the criterion said of them.
         share: of the batch.
+
+    Returns:
+        The numbers of `LAYER` and how many channels tell, ``(8,)``.
     """
     d = measure(anchor, positive, negatives, _L2)
     tells = d.gap > 0.5 * d.unit

@@ -19,7 +19,7 @@ from clp_basicsr.gpu import distances as gpu_distances
 
 # The floor below a gap: the share of its mean and of the mean size of GT's features, and what is added. A mean gap that
 # is small beside that size, as in flat crops and pairs with LR == GT, counts as `Distance.least_gap` of it: in units of
-# its own gap a black crop has 90 times the gradient of others, and one in eight undoes what the loss does
+# its own gap a black crop has 90 times the gradient of others, and a few are all that a batch trains on
 # (docs/evidence.md). All means are taken per image, so that a batch is the mean of its images.
 _OF_GAP, _OF_SIZE, _LEAST = 0.05, 0.01, 1e-6
 
@@ -76,7 +76,17 @@ class Criterion(ABC):
 
     @abstractmethod
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
-        """Return the terms of a layer; ``terms.loss`` already holds the layer's ``weight``."""
+        """Return the terms of a layer; ``terms.loss`` already holds the layer's ``weight``.
+
+        Args:
+            anchor: SR's features ``(N, C, h, w)``, which carry gradient.
+            positive: GT's, of the same shape.
+            negatives: those of K negatives for each image, ``(K, N, C, h, w)``.
+            weight: of the layer, > 0.
+
+        Raises:
+            ValueError: by `BatchRatio` alone, if it has weights for another number of negatives.
+        """
 
     def of_layers(self, layers: Sequence[Layer], weights: Sequence[float]) -> list[Terms]:
         """Return the terms of each layer."""
@@ -107,7 +117,16 @@ class Distances(NamedTuple):
 def measure(
     anchor: Tensor, positive: Tensor, negatives: Tensor, distance: Distance, scale: float = 1.0, eps: float = 0.0
 ) -> Distances:
-    """Return the distances of a layer; ``scale`` multiplies the features, ``eps`` is added to differences."""
+    """Return the distances of a layer.
+
+    Args:
+        anchor: SR's features ``(N, C, h, w)``, which carry gradient.
+        positive: GT's, of the same shape.
+        negatives: ``(K, N, C, h, w)``.
+        distance: what to measure with.
+        scale: multiplies the features.
+        eps: is added to differences from SR.
+    """
     if distance.order is not None and gpu_distances.can_measure(anchor, positive, negatives):
         how = gpu_distances.Measure(
             distance.order, scale, eps, (_OF_GAP, _OF_SIZE * scale, distance.least_gap * scale, _LEAST)
@@ -131,7 +150,14 @@ def side_by_side(layers: Sequence[Distances]) -> Distances:
 
 
 def terms(loss: Tensor, pull: Tensor, push: Tensor, contributes: Tensor) -> Terms:
-    """Return the terms of a layer; ``contributes`` says of each term whether it is part of ``loss``."""
+    """Return the terms of a layer.
+
+    Args:
+        loss: of the layer, 0-dim.
+        pull: as `Distances.pull`, ``(K, N, T)``.
+        push: as `Distances.push`, of the same shape.
+        contributes: whether each term is part of ``loss``; of the same number of entries for each negative.
+    """
     of_each_negative = (numbers.flatten(1) for numbers in (pull, push, contributes))
     (result,) = terms_of_layers([loss], [pull[0].numel()], *of_each_negative)
     return result
@@ -140,6 +166,14 @@ def terms(loss: Tensor, pull: Tensor, push: Tensor, contributes: Tensor) -> Term
 def terms_of_layers(
     losses: Sequence[Tensor], sizes: list[int], pull: Tensor, push: Tensor, contributes: Tensor
 ) -> list[Terms]:
-    """Return the terms of layers that lie `side_by_side`, each as many of the M as ``sizes`` say."""
+    """Return the terms of layers that lie `side_by_side`.
+
+    Args:
+        losses: of each layer, 0-dim.
+        sizes: how many of the M terms are each layer's.
+        pull: ``(K, M)``.
+        push: of the same shape.
+        contributes: whether each term is part of its layer's loss; of the same shape.
+    """
     each = torch.stack((pull.detach(), push.detach(), contributes.to(pull.dtype)))
     return [Terms(loss, own.mean((1, 2)), own.numel() // 3) for loss, own in zip(losses, torch.split(each, sizes, -1))]
