@@ -184,6 +184,25 @@ def test_less_is_kept_for_the_backward_pass(network: dict[str, Any], images: Ima
     assert kept[1] < kept[0] / 2
 
 
+def test_a_negative_more_keeps_its_maps_once(images: Images) -> None:
+    layers = {"relu1_1": 1.0, "relu2_1": 1.0}
+    kept = {
+        count: saved_bytes(
+            CLPLoss(
+                "vgg",
+                weights="random",
+                layer_weights=layers,
+                diagnostics=False,
+                negatives=["lr", {"type": "blur", "count": count}],
+            ),
+            images,
+        )
+        for count in (1, 4)
+    }
+    own_maps = 4 * images.gt.shape[0] * (64 * 32 * 32 + 128 * 16 * 16)
+    assert kept[4] - kept[1] == pytest.approx(3 * own_maps, rel=0.01)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 10])
 @pytest.mark.parametrize("keywords", MEANS, ids=str)
 def test_chunk_is_exact(images: Images, keywords: dict[str, Any], size: int, photo_batch: Photos) -> None:

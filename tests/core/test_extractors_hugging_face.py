@@ -1,8 +1,10 @@
 """DINO's features by name against transformers' whole models, and where the network is cut."""
 
 import copy
+import gc
 import pickle
 import shutil
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from transformers import (
 )
 
 from clp_basicsr import CLPLoss, build_extractor
+from clp_basicsr.extractors import positions
 
 from .oracles import normalised, transformers_features
 
@@ -192,6 +195,22 @@ def test_position_encodings_are_interpolated_once_for_a_size(
     leaf = photo_batch[0][..., :70, :70].clone().requires_grad_()
     extractor(leaf)["block1"].square().sum().backward()
     assert leaf.grad is not None
+
+
+@pytest.mark.parametrize("captured", [True, False])
+def test_what_a_captured_graph_reads_outlives_another_size(
+    captured: bool, dino_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replayed, a CUDA graph reads the addresses of its capture; here the capture alone is made up."""
+    extractor = build_extractor(str(dino_folder), layers=["block1"])
+    extractor(torch.rand(1, 3, 42, 56))
+    encodings = weakref.ref(extractor.network.embeddings._last[2])  # type: ignore[attr-defined]
+    with monkeypatch.context() as during_the_capture:
+        during_the_capture.setattr(positions, "_is_captured", lambda tensor: captured)
+        extractor(torch.rand(1, 3, 42, 56))
+    extractor(torch.rand(1, 3, 56, 42))
+    gc.collect()
+    assert (encodings() is not None) is captured
 
 
 def test_smallest_image(checkpoint: Checkpoint) -> None:
