@@ -38,7 +38,7 @@ class Distance(NamedTuple):
     """A map of t times as many positions of the same kind has ``t ** degree`` times the distance."""
     order: int | None = None
     """Of the norm over positions, where it is one: 2 for the root of the sum of squares, 1 for the sum."""
-    least_gap: float = 0.2
+    least_gap: float = 0.1
     """Share of the size as which a smaller gap counts."""
 
     def __repr__(self) -> str:
@@ -82,6 +82,6 @@ DISTANCES: dict[str, Distance] = {
     for distance in (
         Distance("l2", l2_of_difference, _l2_size, 0.5, order=2),
         Distance("l1", l1_of_difference, _l1_size, 1.0, order=1),
-        Distance("cosine", _cosine, _cosine_size, 0.0, least_gap=0.2**2 / 2),  # |u - v|^2 / 2 where |u - v| = 0.2
+        Distance("cosine", _cosine, _cosine_size, 0.0, least_gap=0.1**2 / 2),  # |u - v|^2 / 2 where |u - v| = 0.1
     )
 }

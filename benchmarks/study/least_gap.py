@@ -16,7 +16,7 @@ class LeastGapCLPLoss(CLPLoss):
     """CLPLoss in which a gap counts as another share of GT's features at least."""
 
     def __init__(self, *arguments: Any, least_gap: float, **keywords: Any) -> None:
-        """Set the share, 0.2 in CLPLoss; the rest is CLPLoss's."""
+        """Set the share, 0.1 in CLPLoss, none with 0; the rest is CLPLoss's."""
         super().__init__(*arguments, **keywords)
         criterion = cast(RelativeTriplet, self.criterion)
         self.criterion = replace(criterion, distance=criterion.distance._replace(least_gap=least_gap))

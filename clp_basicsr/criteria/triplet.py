@@ -22,8 +22,8 @@ class RelativeTriplet(Criterion):
     With ``push_weight=1`` this is the triplet hinge with swapped negative distance,
     ``relu(A - min(N, P) + P) / P``: 2 where SR equals the negative, 0 only at GT, no dead zone and
     no reward beyond GT. With ``push_weight=0`` it is a plain perceptual loss in the same units.
-    ``floor = max(0.05 mean(P) + 0.01 S, 0.2 S - mean(P)) + 1e-6`` per image and layer, ``S = mean|f(gt)|``: it counts
-    as a fifth of the features' size at least. (With ``cosine`` that is 0.02: of squares.)
+    ``floor = max(0.05 mean(P) + 0.01 S, 0.1 S - mean(P)) + 1e-6`` per image and layer, ``S = mean|f(gt)|``: it counts
+    as a tenth of the features' size at least. (With ``cosine`` that is 0.005: of squares.)
     """
 
     distance: Distance

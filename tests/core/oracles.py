@@ -132,8 +132,8 @@ def loop_sizes(features: Array, distance: str) -> list[float]:
 
 
 def loop_floor(gaps: Sequence[float] | Array, positive: Array, distance: str) -> float:
-    """What is added to the gaps of one image: shares of them and GT's size, or what lacks to a fifth of that size."""
-    share = 0.02 if distance == "cosine" else 0.2
+    """What is added to the gaps of one image: shares of them and GT's size, or what lacks to a tenth of that size."""
+    share = 0.005 if distance == "cosine" else 0.1
     gap, size = float(np.mean(gaps)), float(np.mean(loop_sizes(positive, distance)))
     return max(0.05 * gap + 0.01 * size, share * size - gap) + 1e-6
 
