@@ -16,7 +16,7 @@ from clp_basicsr.distances import DISTANCES
 
 LAYER = ("pull", "push", "active", "progress", "overshoot", "flat", "from_negative")
 WHOLE = ("gradient_ratio", "target_min", "target_max")
-_L2 = DISTANCES["l2"]._replace(least_gap=0.0)  # which of the channels tell is seen by the image's own gaps
+_L2 = DISTANCES["l2"]._replace(least_gap=0.0)  # a raised unit would call most of a shallow layer flat
 
 
 class Diagnostics(NamedTuple):

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from clp_basicsr.criteria import Criterion
-from clp_basicsr.distances import DISTANCES
 from clp_basicsr.float16_range import features_in_range
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import at_least_float32, check_images, resize_to
@@ -130,7 +129,7 @@ def inspect(
         gradient_ratio=_over_l1(whole, sr, target),
         network=loss.extractor.name,
         criterion=type(loss.criterion).__name__,
-        distance=next(name for name, each in DISTANCES.items() if each == loss.criterion.distance),
+        distance=loss.criterion.distance.name,
         tiles=len(network.tiles),
         left_out=left_out,
     )

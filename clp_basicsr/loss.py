@@ -358,11 +358,20 @@ class CLPLoss(BoundModule):
         return drawn
 
     def extra_repr(self) -> str:
-        """Show the settings in ``print(loss)``."""
-        return (
-            f"loss_weight={self.loss_weight}, criterion={self.criterion}, negatives={self.sources}, "
-            f"layer_weights={self.layer_weights}"
-        )
+        """Show the settings in ``print(loss)``; of those that leave the loss as it is, what is not the default."""
+        settings = {
+            "loss_weight": self.loss_weight,
+            "auto_weight": self.balance and self.balance.share,
+            "start_iter": self.schedule.start_iter,
+            "warmup_iter": self.schedule.warmup_iter,
+            "criterion": self.criterion,
+            "negatives": self.sources,
+            "layer_weights": self.layer_weights,
+            "precision": self.extractor.precision if self.extractor.precision != "float32" else None,
+            "compile": self.compiles,
+            "chunk": self.chunk,
+        }
+        return ", ".join(f"{name}={value}" for name, value in settings.items() if value)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process and this step."""

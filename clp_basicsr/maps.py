@@ -14,7 +14,7 @@ from torch import Tensor
 from clp_basicsr.criteria import Criterion
 from clp_basicsr.criteria.base import Distances
 from clp_basicsr.criteria.directional import Directional, at_least_the_floor
-from clp_basicsr.distances import DISTANCES, Distance
+from clp_basicsr.distances import Distance
 
 
 class LayerMaps(NamedTuple):
@@ -52,9 +52,9 @@ def layer_maps(criterion: Criterion, anchor: Tensor, positive: Tensor, negatives
     """
     distance, (scale, eps) = criterion.distance, criterion.way_of_measuring(weight, anchor.shape[-2:].numel())
     d = criterion.measured(anchor, positive, negatives, weight)
-    if distance == DISTANCES["cosine"]:
+    if distance.order is None:
         return _cosine_maps(d, anchor.shape[-2:])
-    squared = distance == DISTANCES["l2"]
+    squared = distance.order == 2
 
     def parts(first: Tensor, second: Tensor, eps: float = 0.0) -> Tensor:
         difference = (first - second) * scale + eps
@@ -78,7 +78,7 @@ def layer_maps(criterion: Criterion, anchor: Tensor, positive: Tensor, negatives
 
 def map_value(values: Tensor, distance: Distance) -> float:
     """Return the distance that a map of distances ``(N, h, w)`` stands for; see `LayerMaps`."""
-    return float(values.square().mean().sqrt() if distance == DISTANCES["l2"] else values.mean())
+    return float(values.square().mean().sqrt() if distance.order == 2 else values.mean())
 
 
 def _cosine_maps(d: Distances, size: torch.Size) -> LayerMaps:

@@ -89,7 +89,10 @@ def run(options: argparse.Namespace) -> None:
         if rows:
             print(report.table(rows))
             report.write_json(options.output / f"{name}.json", about, rows)
-            report.plot(options.output / f"{name}.png", rows)
+            print(f"numbers  {options.output / name}.json")
+            if any(row.ratio is not None and row.name != row.rival for row in rows):
+                report.plot(options.output / f"{name}.png", rows)
+                print(f"picture  {options.output / name}.png")
 
 
 def _check_scaling(options: argparse.Namespace) -> None:
@@ -98,7 +101,7 @@ def _check_scaling(options: argparse.Namespace) -> None:
         if more:
             raise ValueError(
                 f"Flag `--scaling` varies one `vgg` around one batch and one size by itself, but got more with "
-                f"`--{name}`: {getattr(options, name)}."
+                f"`--{name}`: {getattr(options, name)}. {'Leave it out' if name == 'contenders' else 'Give one'}."
             )
 
 

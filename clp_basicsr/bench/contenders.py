@@ -82,7 +82,7 @@ def _clp(name: str, model: str, settings: list[str], keywords: dict[str, Any]) -
     for setting in settings:
         repeated = ("precision" if setting in PRECISIONS else setting.partition("=")[0]) in chosen
         if repeated:
-            raise ValueError(f"Contender must say each thing once, but '{name}' says another beside '{setting}'.")
+            raise ValueError(f"Contender must say each thing once, but '{name}' repeats '{setting}' or contradicts it.")
         if setting in PRECISIONS:
             chosen["precision"] = setting
         elif setting in ("compile", "checkpoint"):

@@ -55,12 +55,17 @@ def table(rows: Sequence[Row]) -> str:
     lines = [_line(heads), "|---" * len(heads) + "|"]
     for row in rows:
         memory = "" if row.memory_ratio is None else f"{row.memory_ratio:.2f}"
-        milliseconds, megabytes = f"{row.seconds.median * 1e3:.0f}", f"{row.peak / 1e6:.0f}"
-        cells = [row.name, f"{row.batch}, {row.size}", milliseconds, row.rival, _ratio(row.ratio), megabytes, memory]
+        milliseconds, megabytes = _digits(row.seconds.median * 1e3), _digits(row.peak / 1e6)
+        rival = "" if row.ratio is None else row.rival
+        cells = [row.name, f"{row.batch}, {row.size}", milliseconds, rival, _ratio(row.ratio), megabytes, memory]
         if on_gpu:
             cells.insert(5, _ratio(row.queued))
         lines.append(_line(cells))
     return "\n".join(lines)
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 or value < 0.01 else f"{value:.3g}"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -302,6 +302,10 @@ def test_print_shows_the_settings(loss: CLPLoss) -> None:
     assert "loss_weight=1.0" in repr(loss)
     assert "RelativeTriplet(distance=l2, push_weight=1.0)" in repr(loss)
     assert "negatives=[lr]" in repr(loss)
+    told = CLPLoss("random_convs", auto_weight=0.1, start_iter=9, precision="bfloat16", chunk=1).extra_repr()
+    for setting in ("auto_weight=0.1", "start_iter=9", "precision=bfloat16", "chunk=1"):
+        assert setting in told
+        assert setting.partition("=")[0] not in loss.extra_repr()
 
 
 class Looks(TorchDispatchMode):

@@ -65,9 +65,32 @@ def test_the_loss_where_basicsr_wants_another_kind(name: str, pairs: Path, tmp_p
     """It gives a pair, of which BasicSR makes a sum: a TypeError after minutes of building."""
     options = train_options(pairs, model_type="SRGANModel")
     options["train"][name] = dict(PERCEPTUAL)
-    with pytest.raises(OptionFileError, match=rf"`train: {name}` .* is a CLPLoss, .* take as `perceptual_opt`"):
+    with pytest.raises(OptionFileError, match=rf"`train: {name}` .* is a CLPLoss, .* Give it a loss of its own again"):
+        check_losses(tmp_path, options, ["CLPLoss"])
+    del options["train"]["perceptual_opt"]
+    with pytest.raises(OptionFileError, match=rf"`train: {name}` .* is a CLPLoss, .* Rename it to `perceptual_opt`"):
         check_losses(tmp_path, options, ["CLPLoss"])
     check_losses(tmp_path, {**options, "model_type": "SomebodyElses"}, ["CLPLoss"])
+
+
+@pytest.mark.parametrize("name", ["pixel_opt", "perceptual_opt"])
+def test_a_loss_that_nobody_has_registered(name: str, pairs: Path, tmp_path: Path) -> None:
+    options = train_options(pairs)
+    options["train"][name]["type"] = "ContrastiveLoss"
+    with pytest.raises(
+        OptionFileError, match=rf"`train: {name}: type` .* must be one of .*'CLPLoss'.* 'ContrastiveLoss'"
+    ):
+        check_losses(tmp_path, options, ["CLPLoss"])
+    check_losses(tmp_path, {**options, "model_type": "SomebodyElses"}, ["CLPLoss"])
+
+
+def test_a_name_that_stands_twice(tmp_path: Path) -> None:
+    file = tmp_path / "twice.yml"
+    file.write_text("a: {b: 1, c: [{d: 1}, {d: 2}]}\ntrain:\n  pixel_opt: 1\n  other: 2\n  pixel_opt: 3\n")
+    with pytest.raises(
+        OptionFileError, match=r"`pixel_opt` .* must stand once in its block, but stands in lines 3 and 5"
+    ):
+        read_option_file(file)
 
 
 def test_a_video_model_that_validates_without_metrics(pairs: Path, tmp_path: Path) -> None:

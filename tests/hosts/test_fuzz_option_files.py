@@ -65,7 +65,7 @@ def test_mistakes(text: str, said: str, reached: list[str], tmp_path: Path, caps
     assert "Traceback" not in printed
 
 
-@pytest.mark.parametrize("name", ["CLPLoss", "PerceptualLoss", "L1Loss", "SomebodysLoss"])
+@pytest.mark.parametrize("name", ["CLPLoss", "PerceptualLoss", "L1Loss"])
 def test_what_is_basicsrs_to_judge(name: str, reached: list[str], tmp_path: Path) -> None:
     options = {**SECTIONS, "train": {"perceptual_opt": {"type": name}}}
     assert launched(yaml.safe_dump(options).encode(), tmp_path) == 0

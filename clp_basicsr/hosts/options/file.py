@@ -68,7 +68,9 @@ def _read(path: Path) -> dict[str, Any]:
 
     try:
         with path.open() as file:  # in the encoding in which BasicSR reads it, whatever that is
-            options = yaml.load(file, Loader=ordered_yaml()[0])
+            text = file.read()
+        loader = ordered_yaml()[0]
+        options, root = yaml.load(text, Loader=loader), yaml.compose(text, Loader=loader)
     except Exception as error:  # PyYAML lets through what it meets: bytes, dates, tags, keys that no mapping takes
         where = getattr(error, "problem_mark", None)
         line = "" if where is None else f" in line {where.line + 1}"
@@ -76,7 +78,26 @@ def _read(path: Path) -> dict[str, Any]:
         raise OptionFileError(f"Option file '{path}' must be YAML, but it cannot be read{line}: {why}.") from error
     if not isinstance(options, dict):
         raise OptionFileError(f"Option file '{path}' must hold a mapping (name: …), but got {shown(options)}.")
+    _check_that_names_stand_once(path, root)
     return options
+
+
+def _check_that_names_stand_once(path: Path, node: Any) -> None:
+    """Refuse a name that stands twice in a block, of which YAML takes the last without a word."""
+    if isinstance(node.value, str):
+        return
+    pairs = node.value if node.id == "mapping" else []
+    lines: dict[object, int] = {}
+    for name, _ in pairs:
+        line = name.start_mark.line + 1
+        if name.value in lines and name.value != "<<":
+            raise OptionFileError(
+                f"Option `{name.value}` in '{path}' must stand once in its block, but stands in lines "
+                f"{lines[name.value]} and {line}. Remove one."
+            )
+        lines[name.value] = line
+    for inner in [value for _, value in pairs] if pairs else node.value:
+        _check_that_names_stand_once(path, inner)
 
 
 def check_block(path: Path, where: str, given: object) -> Mapping[str, Any]:

@@ -9,11 +9,12 @@ from typing import Any
 
 from clp_basicsr.hosts.options.errors import OptionFileError
 from clp_basicsr.hosts.options.file import check_block
-from clp_basicsr.hosts.options.types import is_basicsrs, is_registered, registered
+from clp_basicsr.hosts.options.types import check_registered, is_basicsrs, is_registered, registered
 from clp_basicsr.messages import shown
 
 _NAME = "CLPLoss"
-_TAKE_A_NUMBER = ("pixel_opt", "ldl_opt", "gan_opt")  # perceptual_opt is the one of which BasicSR takes a pair
+_PERCEPTUAL = "perceptual_opt"  # the one of which BasicSR takes a pair
+_TAKE_A_NUMBER = ("pixel_opt", "ldl_opt", "gan_opt")
 
 
 def check_losses(path: Path, options: Mapping[str, Any], losses: Iterable[str]) -> None:
@@ -37,8 +38,8 @@ def check_losses(path: Path, options: Mapping[str, Any], losses: Iterable[str]) 
         return
     blocks = check_block(path, "train", options["train"])
     if is_basicsrs(registered("MODEL", options.get("model_type"))):
-        _check_places(path, blocks)
-    block = blocks.get("perceptual_opt")
+        _check_those_it_builds(path, blocks)
+    block = blocks.get(_PERCEPTUAL)
     if not block:  # BasicSR takes an empty one for none
         return
     block = check_block(path, "train: perceptual_opt", block)
@@ -50,13 +51,17 @@ def check_losses(path: Path, options: Mapping[str, Any], losses: Iterable[str]) 
     _check_type(path, "train: perceptual_opt", block["type"], losses)
 
 
-def _check_places(path: Path, blocks: Mapping[str, Any]) -> None:
-    for name in _TAKE_A_NUMBER:
+def _check_those_it_builds(path: Path, blocks: Mapping[str, Any]) -> None:
+    for name in (_PERCEPTUAL, *_TAKE_A_NUMBER):
         block = blocks.get(name)
-        if isinstance(block, Mapping) and block.get("type") == _NAME:
+        if not isinstance(block, Mapping) or not block.get("type"):
+            continue
+        check_registered(path, f"train: {name}: type", block["type"], "LOSS")
+        if block["type"] == _NAME and name != _PERCEPTUAL:
+            cure = "Give it a loss of its own again." if blocks.get(_PERCEPTUAL) else f"Rename it to `{_PERCEPTUAL}`."
             raise OptionFileError(
                 f"Option `train: {name}` in '{path}' must be a loss of its own kind, but is a {_NAME}, which BasicSR's "
-                "models take as `perceptual_opt`. Rename the block."
+                f"models take as `{_PERCEPTUAL}`. {cure}"
             )
 
 

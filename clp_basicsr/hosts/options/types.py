@@ -25,14 +25,14 @@ def check_types(path: Path, options: Mapping[str, Any], *, training: bool) -> No
     Raises:
         OptionFileError: for a name that nobody has registered.
     """
-    _check(path, "model_type", options["model_type"], "MODEL")
+    check_registered(path, "model_type", options["model_type"], "MODEL")
     for phase, block in options["datasets"].items():
         if isinstance(block, Mapping) and "type" in block:
-            _check(path, f"datasets: {phase}: type", block["type"], "DATASET")
+            check_registered(path, f"datasets: {phase}: type", block["type"], "DATASET")
     for network in networks_it_builds(options, training=training):
         block = options.get(network)
         if isinstance(block, Mapping) and "type" in block:
-            _check(path, f"{network}: type", block["type"], "ARCH")
+            check_registered(path, f"{network}: type", block["type"], "ARCH")
 
 
 def networks_it_builds(options: Mapping[str, Any], *, training: bool) -> tuple[str, ...]:
@@ -69,7 +69,18 @@ def is_basicsrs(something: Any) -> bool:
     return str(getattr(something, "__module__", "")).split(".")[0] in _ITS_PACKAGES
 
 
-def _check(path: Path, where: str, given: object, registry: str) -> None:
+def check_registered(path: Path, where: str, given: object, registry: str) -> None:
+    """Check a name that BasicSR looks up.
+
+    Args:
+        path: where it comes from.
+        where: which option it is.
+        given: the name.
+        registry: ``"MODEL"``, ``"DATASET"``, ``"ARCH"`` or ``"LOSS"``.
+
+    Raises:
+        OptionFileError: if nobody has registered it.
+    """
     known = [*_registry(registry).keys()]
     if is_registered(given, known):
         return
