@@ -5,29 +5,31 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-def _find_none(loss: BoundModule) -> None:
-    """Outside a host nobody holds losses."""
+class Host(NamedTuple):
+    """What a host knows of the losses that its models hold."""
+
+    holder: Callable[[BoundModule], Any | None]
+    """Returns the model that holds a loss, or None."""
+    name_among_twins: Callable[[BoundModule], str]
+    """Returns the model's name for a loss, where it holds several of the same settings; else ``""``."""
 
 
-_find_holder: Callable[[BoundModule], Any | None] = _find_none
+_host: Host | None = None
 
 
-def find_holders_with(find: Callable[[BoundModule], Any | None]) -> None:
-    """Ask ``find`` for the model of a loss that is bound to none: a host knows who holds it.
-
-    Args:
-        find: returns the model that holds a loss, or None.
-    """
-    global _find_holder
-    _find_holder = find
+def ask(host: Host) -> None:
+    """Ask ``host`` about losses that are bound to no model."""
+    global _host
+    _host = host
 
 
 class BoundModule(nn.Module):
@@ -106,7 +108,15 @@ class BoundModule(nn.Module):
             ValueError: if it is bound to none and held by more than one.
         """
         bound = self._owner() if self._owner is not None else None
-        return _find_holder(self) if bound is None else bound
+        return _host.holder(self) if bound is None and _host is not None and self._may_ask() else bound
+
+    def name_among_twins(self) -> str:
+        """Return the bound model's name for this loss, where it holds several of the same settings; else ``""``."""
+        return _host.name_among_twins(self) if _host is not None and self._may_ask() else ""
+
+    def _may_ask(self) -> bool:
+        """Not inside a graph, which it would break, and some must not be broken."""
+        return not torch.compiler.is_compiling()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process and this step."""

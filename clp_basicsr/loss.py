@@ -404,7 +404,8 @@ class CLPLoss(BoundModule):
 
     def key_in_model(self) -> str:
         """Return `key`, or where one model holds several such losses, one for each."""
-        return self.key
+        name = self.name_among_twins()
+        return f"{name}: {self.key}" if name else self.key
 
     def _layers_are_due(self, probe: Probe, target: Tensor) -> bool:
         return probe.begin(target, None if torch.compiler.is_compiling() else iteration_of(self._model_if_one()))

@@ -310,6 +310,8 @@ def _hub_errors(name: str, source: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a configuration that is off fails in transformers in as many ways as it has lines
+        if isinstance(error, MemoryError | ImportError):
+            raise
         if _is_folder(source):
             raise ValueError(
                 f"Checkpoint folder '{source}' for `{name}` must hold config.json and model.safetensors as Hugging "

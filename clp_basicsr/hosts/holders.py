@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from clp_basicsr.binding import BoundModule, find_holders_with
+from clp_basicsr.binding import BoundModule, Host, ask
 from clp_basicsr.hosts.import_hook import when_imported
 from clp_basicsr.hosts.once import first_time
 from clp_basicsr.loss import CLPLoss
@@ -49,16 +49,16 @@ class HeldLoss(CLPLoss):
                 stacklevel=2,
             )
 
-    def key_in_model(self) -> str:
-        """As `clp_basicsr.CLPLoss.key_in_model`; the model's names for its losses tell them apart."""
-        return _key_among_twins(self)
+    def _may_ask(self) -> bool:
+        """Always: without its model it is nothing."""
+        return True
 
 
-def _key_among_twins(loss: CLPLoss) -> str:
+def _name_among_twins(loss: BoundModule) -> str:
     model = loss.bound_model()
     held = held_losses(model) if model in _models else {}
-    alike = {id(each): name for name, each in held.items() if each.key == loss.key}
-    return f"{alike[id(loss)]}: {loss.key}" if id(loss) in alike and len(alike) > 1 else loss.key
+    alike = {id(each): name for name, each in held.items() if each.key == getattr(loss, "key", None)}
+    return alike.get(id(loss), "") if len(alike) > 1 else ""
 
 
 def _holder_of(loss: BoundModule) -> Any | None:
@@ -82,15 +82,13 @@ def remember(base_model: Any) -> None:
     """Remember every model whose class is or inherits ``base_model``, from now on; once is enough."""
     if first_time(base_model, "remember"):
         base_model.__init__ = _remembering(base_model.__init__)
-    find_holders_with(_holder_of)
+    ask(Host(_holder_of, _name_among_twins))
     when_imported("torch._dynamo", _leave_out_of_graphs)  # seconds of import, for those who compile
 
 
 def _leave_out_of_graphs(dynamo: ModuleType) -> None:
     """Look through models outside of what is traced: they hold the loss that is, which dynamo does not follow."""
-    global _key_among_twins
-    find_holders_with(dynamo.disable(_holder_of))
-    _key_among_twins = dynamo.disable(_key_among_twins)
+    ask(Host(dynamo.disable(_holder_of), dynamo.disable(_name_among_twins)))
 
 
 def _remembering(original: Any) -> Any:

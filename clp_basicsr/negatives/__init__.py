@@ -107,8 +107,14 @@ def _build(entry: object) -> Source:
 def _with_defaults(signature: inspect.Signature, settings: Mapping[str, Any]) -> dict[str, Any]:
     complete = signature.bind(**settings)
     complete.apply_defaults()
-    # YAML has lists where defaults are tuples.
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in complete.arguments.items()}
+    return {name: _written_as(signature.parameters[name].default, value) for name, value in complete.arguments.items()}
+
+
+def _written_as(default: Any, value: Any) -> Any:
+    """Return a value that was accepted as the default is written: YAML has lists for tuples, and 1 for 1.0."""
+    if isinstance(default, tuple) and isinstance(value, (list, tuple)):
+        return tuple(_written_as(default[0], each) for each in value)
+    return float(value) if isinstance(default, float) else value
 
 
 def _reject_unknown(name: str, settings: Mapping[Any, Any], known: Sequence[str]) -> None:

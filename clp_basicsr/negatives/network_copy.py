@@ -14,16 +14,19 @@ from clp_basicsr.messages import reason
 def frozen_copy(network: nn.Module) -> nn.Module:
     """Return a copy in eval mode, without gradient and without the hooks that others have hung on the network.
 
-    Those would be called for the copy, too: whoever collects features there would get two of each. Hooks of torch's
-    own, which compute weights (``weight_norm``, ``spectral_norm``), stay.
+    Those would be called for the copy, too: whoever collects features there would get two of each. Hooks that compute
+    weights stay: torch's own (``weight_norm``, ``spectral_norm``), and those before the pass of a module that holds a
+    tensor which is neither parameter nor buffer.
 
     Raises:
         TypeError: if it holds what cannot be copied.
     """
     memo: dict[int, Any] = {}
     for module in network.modules():
+        has_computed = any(isinstance(value, Tensor) for value in vars(module).values())
         for name, value in vars(module).items():
-            if name.endswith("_hooks") and isinstance(value, dict):
+            computes = has_computed and name == "_forward_pre_hooks"
+            if name.endswith("_hooks") and isinstance(value, dict) and not computes:
                 memo[id(value)] = type(value)((key, hook) for key, hook in value.items() if _is_torchs(hook))
             # What a forward pass left, as weight_norm does: torch copies no tensor that is part of a graph.
             memo |= {id(each): each.detach().clone() for each in _tensors(value) if not each.is_leaf}

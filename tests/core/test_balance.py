@@ -197,7 +197,7 @@ def test_resumed_with_a_smaller_loss_weight_it_is_the_cap_at_once() -> None:
     [
         ({"margin": 1}, {"margin": 1.0}),
         ({"negatives": "lr"}, {"negatives": ["lr"]}),
-        ({"negatives": [{"type": "blur"}]}, {"negatives": {"type": "blur", "count": 1, "sigma": [0.5, 2.0]}}),
+        ({"negatives": [{"type": "blur"}]}, {"negatives": {"type": "blur", "count": 1, "sigma": [0.5, 2]}}),
     ],
     ids=["margin", "negatives", "defaults"],
 )

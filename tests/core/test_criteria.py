@@ -52,6 +52,19 @@ def test_relative_equals_plain_loops(distance: str, push_weight: float) -> None:
     assert push > 0.05
 
 
+@pytest.mark.parametrize("share", [0.0, 1e-3, 0.05, 0.15, 0.5])
+@pytest.mark.parametrize("distance", ALL)
+def test_a_small_gap_counts_as_a_tenth_of_the_features(distance: str, share: float) -> None:
+    """Image by image, on both sides of that tenth; the second image has an ordinary gap."""
+    anchor, positive, negatives = triple(2, 5, 4, 6)
+    negatives = torch.cat((torch.lerp(positive[:1], negatives[0, :1], share)[None], negatives[:, 1:]), 1)
+    terms = RelativeTriplet(DISTANCES[distance], 0.3)(anchor, positive, negatives, weight=0.7)
+    value, pull, push = loop_relative(numpy(anchor, positive, negatives[0]), distance, 0.3)
+    assert terms.loss.item() == pytest.approx(0.7 * value, rel=1e-6)
+    assert terms.pull.item() == pytest.approx(pull, rel=1e-6)
+    assert terms.push.item() == pytest.approx(push, rel=1e-6, abs=1e-9)
+
+
 @pytest.mark.parametrize("distance", ALL)
 def test_push_weight_1_is_the_hinge_with_swapped_negative(distance: str) -> None:
     anchor, positive, negatives = triple(1, 5, 4, 6)

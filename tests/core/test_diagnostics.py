@@ -228,6 +228,8 @@ def needs_a_mask(sr: Tensor, gt: Tensor, mask: Tensor) -> Tensor:
         (lambda sr, gt: (F.mse_loss(sr, gt), None), "gives a tuple"),
         (nn.L1Loss(reduction="none"), f"gives {GT.numel()} numbers"),
         (lambda sr, gt: torch.zeros(()), "gives one without gradient"),
+        (one_layer(), "is itself a CLPLoss, or holds one"),
+        (nn.Sequential(one_layer()), "is itself a CLPLoss, or holds one"),
     ],
 )
 def test_a_pixel_loss_of_another_kind_is_warned_of_and_l1_stands_in(pixel_loss: Any, said: str) -> None:

@@ -282,6 +282,41 @@ def test_lagged_keeps_hooks_that_make_weights(normalise: Any) -> None:
         torch.testing.assert_close(made.images, copied_by_its_state(model).eval()(LR).clamp(0, 1).detach())
 
 
+class EqualLR:
+    """As in StyleGAN: the weight that is trained is another one, which a hook scales before each pass."""
+
+    def __call__(self, module: nn.Module, given: Any) -> None:
+        module.weight = module.weight_orig * 0.5  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_lagged_keeps_somebody_elses_hooks_that_make_weights(grad: bool) -> None:
+    model = Model()
+    convolution: Any = model.net_g[0]
+    weight = convolution.weight
+    del convolution._parameters["weight"]
+    convolution.weight_orig = weight
+    convolution.register_forward_pre_hook(EqualLR())
+    with torch.set_grad_enabled(grad):
+        model.net_g(LR)
+    (source,) = build_sources([{"type": "lagged", "every": 1}])
+    for iteration in (1, 2):
+        with torch.no_grad():
+            weight.mul_(iteration)
+        (made,) = source(step(model.at(iteration)))
+        plain = Model().net_g
+        plain.load_state_dict({**model.net_g.state_dict(), "0.weight": weight * 0.5}, strict=False)
+        torch.testing.assert_close(made.images, plain.eval()(LR).clamp(0, 1).detach())
+
+
+def test_rolled_negatives_alone_are_not_ones_own() -> None:
+    """As many negatives as batches of images, and none of them where it stands."""
+    loss, model = loss_with([{"type": "batch", "of": "lr", "count": 1}], criterion="infonce"), Model()
+    others = loss_with("files", criterion="infonce").bind(model)
+    model.neg = UPSAMPLED[:2].flip(0)  # type: ignore[attr-defined]
+    torch.testing.assert_close(loss(SR[:2], GT[:2], LR[:2]), others(SR[:2], GT[:2], LR[:2]), rtol=1e-5, atol=0)
+
+
 def copied_by_its_state(model: Model) -> nn.Module:
     """Not by `copy.deepcopy`, which is what is tested."""
     other = Model().net_g

@@ -212,8 +212,13 @@ def test_somebody_elses_loop_may_hand_over_the_same_number_every_time(model: SRM
     assert values == [False, False, True]
 
 
-def test_two_losses_of_the_same_settings_have_a_weight_each(model: SRModel, batch: dict[str, Tensor]) -> None:
-    both = [build_loss({**PERCEPTUAL, "loss_weight": 100, "auto_weight": 0.1}) for _ in range(2)]
+@pytest.mark.parametrize("built_by", ["BasicSR", "the model"])
+def test_two_losses_of_the_same_settings_have_a_weight_each(
+    built_by: str, model: SRModel, batch: dict[str, Tensor]
+) -> None:
+    own = {**KEYWORDS, "loss_weight": 100, "auto_weight": 0.1}
+    build = {"BasicSR": lambda: build_loss({**PERCEPTUAL, **own}), "the model": lambda: OwnLoss("vgg", **own)}[built_by]
+    both = [build() for _ in range(2)]
     model.cri_perceptual, model.cri_other = both
     model.feed_data(batch)
     weights: list[list[float]] = []

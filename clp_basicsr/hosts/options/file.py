@@ -55,7 +55,9 @@ def check_sections(path: Path, options: Mapping[str, Any], *, training: bool) ->
             f"Option `datasets` in '{path}' must have a block `train`, but has only {shown([*options['datasets']])}."
         )
     validation = options.get("val")
-    if options["model_type"] in _NEED_METRICS and isinstance(validation, Mapping) and "metrics" not in validation:
+    validates = any(str(phase).startswith(("val", "test")) for phase in options["datasets"])
+    needs_metrics = validates and options["model_type"] in _NEED_METRICS
+    if needs_metrics and isinstance(validation, Mapping) and "metrics" not in validation:
         raise OptionFileError(
             f"Option `val` in '{path}' must have `metrics` with `model_type: {options['model_type']}`, but has only "
             f"{shown([*validation])}. For none write `metrics: ~`."
