@@ -205,13 +205,48 @@ def test_an_arm_that_has_changed_is_matched_again(tmp_path: Path, monkeypatch: p
     measured: list[str] = []
     monkeypatch.setattr(matching, "_weight", lambda *_: measured.append("once more") or len(measured))
     monkeypatch.setattr(matching, "load_network", lambda *_: None)
-    monkeypatch.setattr(matching, "_crops", lambda *_: [])
+    monkeypatch.setattr(matching, "crops", lambda *_: [])
     arms = {**MATRIX["arms"], "wide": {"push_weight": 1}}
     weights = [
         matching.matched_weights(read_matrix(_write(tmp_path / "m.yml", arms=each)), {}, tmp_path, tmp_path)["wide"]
         for each in (arms, arms, {**arms, "wide": {"push_weight": 2}})
     ]
     assert weights[0] == weights[1] != weights[2]
+
+
+@needs_basicsr
+def test_shares_are_those_of_the_gradients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of twenty crops one makes 5 %, here one that is ten times the others."""
+    from benchmarks.study import shares
+
+    norms = [2.0] * 18 + [4.0, 20.0]
+    monkeypatch.setattr(shares, "load_network", lambda *_: None)
+    monkeypatch.setattr(shares.data, "folders", lambda *_: {"train": {}})
+    monkeypatch.setattr(shares, "crops", lambda *_: [])
+    monkeypatch.setattr(shares, "gradient_norms", lambda *_: [(norm, 1.0) for norm in norms])
+    shares.main([str(_write(tmp_path / "m.yml")), "-o", str(tmp_path)])
+    row = capsys.readouterr().out.splitlines()[-1]
+    of_the_largest = 20**2 / sum(norm**2 for norm in norms)
+    assert row == f"| `pull` | 10.0 | {torch.tensor(norms).quantile(0.9) / 2:.1f} | {of_the_largest:.0%} |"
+
+
+@needs_basicsr
+def test_a_least_gap_of_ones_own_is_nothing_else() -> None:
+    from clp_basicsr import register
+
+    register()
+    from benchmarks.study.least_gap import LeastGapCLPLoss
+
+    settings = {**MATRIX["features"], "push_weight": 0.0}
+    target = torch.full((1, 3, 32, 32), 0.5)
+    flat_lr = torch.full((1, 3, 8, 8), 0.502)  # a gap far below a tenth of the features
+    images = target + 0.01 * torch.rand(1, 3, 32, 32), target, flat_lr
+    own = CLPLoss(**settings)(*images)
+    same, none = (LeastGapCLPLoss(**settings, least_gap=share)(*images)[0] for share in (0.1, 0.0))
+    torch.testing.assert_close(same, own)
+    assert none > 2 * own
 
 
 @needs_basicsr
