@@ -400,12 +400,9 @@ class CLPLoss(BoundModule):
     def _full_weight(self, value: Tensor, sr: Tensor, target: Tensor) -> float | Tensor:
         if self.balance is None:
             return self.loss_weight
-        return self.balance.weight(self.key_in_model(), self._iteration(), value, sr, target, self.bound_model())
-
-    def key_in_model(self) -> str:
-        """Return `key`, or where one model holds several such losses, one for each."""
         name = self.name_among_twins()
-        return f"{name}: {self.key}" if name else self.key
+        key = f"{name}: {self.key}" if name else self.key
+        return self.balance.weight(key, self._iteration(), value, sr, target, self.bound_model())
 
     def _layers_are_due(self, probe: Probe, target: Tensor) -> bool:
         return probe.begin(target, None if torch.compiler.is_compiling() else iteration_of(self._model_if_one()))

@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
             print(report.table(rows))
             report.write_json(options.output / f"{name}.json", about, rows)
             print(f"numbers  {options.output / name}.json")
-            if any(row.ratio is not None and row.name != row.rival for row in rows):
+            if report.compared(rows):
                 report.plot(options.output / f"{name}.png", rows)
                 print(f"picture  {options.output / name}.png")
 

@@ -85,13 +85,18 @@ def write_json(file: Path, about: dict[str, Any], rows: Sequence[Row], **more: o
     write_text(file, json.dumps({**about, "rows": numbers, **more}, indent=1) + "\n")
 
 
+def compared(rows: Sequence[Row]) -> list[Row]:
+    """Return those that were measured beside a rival."""
+    return [row for row in rows if row.ratio is not None and row.name != row.rival]
+
+
 def plot(file: Path, rows: Sequence[Row]) -> None:
     """Draw the ratios with their quartiles.
 
     Raises:
         ImportError: if matplotlib is not installed.
     """
-    shown = [row for row in rows if row.ratio is not None and row.name != row.rival]
+    shown = compared(rows)
     figure = new_figure(8, 1 + 0.35 * len(shown))
     axes = figure.add_subplot()
     for place, row in enumerate(reversed(shown)):

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 _PREPROCESSOR = "preprocessor_config.json"
 _USUAL = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
-# No file is missing: the memory is, a package that the network needs, or there is a mistake in the code.
-_OF_ANOTHER_KIND = (MemoryError, RuntimeError, ImportError, AttributeError, TypeError)
+# No file is missing: the memory is, or a package that the network needs. A hub's files do not raise the others, either.
+_NEVER_OF_FILES = (MemoryError, ImportError)
+_NEVER_OF_A_HUB = (RuntimeError, AttributeError, TypeError)
 _DINO_TYPES = {kind for _, kind, _ in DINO_MODELS.values()}
 
 
@@ -310,14 +311,14 @@ def _hub_errors(name: str, source: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a configuration that is off fails in transformers in as many ways as it has lines
-        if isinstance(error, MemoryError | ImportError):
+        if isinstance(error, _NEVER_OF_FILES):
             raise
         if _is_folder(source):
             raise ValueError(
                 f"Checkpoint folder '{source}' for `{name}` must hold config.json and model.safetensors as Hugging "
                 f"Face's save_pretrained writes them, but it cannot be read: {reason(error)}"
             ) from error
-        if isinstance(error, _OF_ANOTHER_KIND):
+        if isinstance(error, _NEVER_OF_A_HUB):
             raise
         folder = source.rsplit("/", 1)[-1]
         others = "" if name in DINO_MODELS else f" {_PREPROCESSOR}"  # a DINO's says what is known

@@ -10,18 +10,15 @@ which neosr finds and imports itself, in the middle of its own import.
 
 from __future__ import annotations
 
-import functools
 import importlib
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
-from clp_basicsr import clock
-from clp_basicsr.hosts import message_logger
+from clp_basicsr.hosts import message_logger, steps
 from clp_basicsr.hosts.holders import HeldLoss
 from clp_basicsr.hosts.import_hook import when_imported
-from clp_basicsr.hosts.once import first_time
 from clp_basicsr.hosts.registering import register_own
 from clp_basicsr.hosts.serving import serve_models
 
@@ -80,23 +77,13 @@ def _attach(base_module: ModuleType) -> None:
 
 
 def _attach_to_image(image_module: ModuleType) -> None:
-    image = image_module.image
-    if first_time(image, "optimize_parameters"):
-        image.optimize_parameters = _telling(image.optimize_parameters)
+    steps.attach_to_one(image_module.image, _iteration)
 
 
-def _telling(original: Any) -> Any:
-    """Tell the model its iteration: schedule-free training has no scheduler, and those that there are count otherwise.
-
-    neosr counts batches; an iteration, in its log and in the names of its checkpoints, is ``accumulate`` of them.
-    """
-
-    @functools.wraps(original)
-    def optimize_parameters(self: Any, current_iter: int) -> Any:
-        clock.tell(self, -(-current_iter // self.accum_iters))
-        return original(self, current_iter)
-
-    return optimize_parameters
+def _iteration(model: Any, current_iter: int) -> int:
+    """Neosr counts batches; an iteration, in its log and in the names of its checkpoints, is ``accumulate`` of them."""
+    iteration: int = -(-current_iter // model.accum_iters)
+    return iteration
 
 
 def _warn(message: str) -> None:

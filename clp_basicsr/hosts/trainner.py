@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
 import re
@@ -11,10 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from clp_basicsr import clock
+from clp_basicsr.hosts import steps
 from clp_basicsr.hosts.holders import HeldLoss, remember
 from clp_basicsr.hosts.import_hook import when_imported
-from clp_basicsr.hosts.once import first_time
 from clp_basicsr.hosts.registering import register_own
 
 
@@ -68,24 +66,12 @@ def register() -> None:
 
 def _attach_to_sr_model(sr_model_module: ModuleType) -> None:
     _see_who_multiplies(sr_model_module)
-    model = sr_model_module.SRModel
-    if first_time(model, "optimize_parameters"):
-        model.optimize_parameters = _telling(model.optimize_parameters)
+    steps.attach_to_one(sr_model_module.SRModel, _iteration)
 
 
-def _telling(original: Any) -> Any:
-    """Tell the model its iteration: without a scheduler batches would be counted, anew after a resume.
-
-    Its train.py counts an iteration with the last of the batches that are accumulated for it.
-    """
-
-    @functools.wraps(original)
-    def optimize_parameters(self: Any, current_iter: int, *args: Any, **kwargs: Any) -> Any:
-        applies_gradient = kwargs.get("apply_gradient", args[1] if len(args) > 1 else True)
-        clock.tell(self, current_iter if applies_gradient else current_iter + 1)
-        return original(self, current_iter, *args, **kwargs)
-
-    return optimize_parameters
+def _iteration(_: Any, current_iter: int, current_accum_iter: int = 0, apply_gradient: bool = True, **more: Any) -> int:
+    """Its train.py counts an iteration with the last of the batches that are accumulated for it."""
+    return current_iter if apply_gradient else current_iter + 1
 
 
 def _see_who_multiplies(sr_model_module: ModuleType) -> None:

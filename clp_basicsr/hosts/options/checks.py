@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +27,7 @@ def check_options(path: Path, options: Mapping[str, Any], flags: Namespace, *, t
     Raises:
         OptionFileError: for the first mistake.
     """
-    check_losses(path, options, importlib.import_module("basicsr.utils.registry").LOSS_REGISTRY.keys())
+    check_losses(path, options)
     check_sections(path, options, training=training)
     check_types(path, options, training=training)
     check_numbers(path, options, training=training)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from clp_basicsr.hosts.options.errors import OptionFileError
 from clp_basicsr.hosts.options.file import check_block
-from clp_basicsr.hosts.options.types import check_registered, is_basicsrs, is_registered, registered
+from clp_basicsr.hosts.options.types import check_registered, is_basicsrs, registered
 from clp_basicsr.messages import shown
 
 _NAME = "CLPLoss"
@@ -17,13 +17,12 @@ _PERCEPTUAL = "perceptual_opt"  # the one of which BasicSR takes a pair
 _TAKE_A_NUMBER = ("pixel_opt", "ldl_opt", "gan_opt")
 
 
-def check_losses(path: Path, options: Mapping[str, Any], losses: Iterable[str]) -> None:
+def check_losses(path: Path, options: Mapping[str, Any]) -> None:
     """Check the perceptual loss as far as BasicSR does not say what is wrong.
 
     Args:
         path: where the options come from.
         options: all of them.
-        losses: the names that a loss's ``type`` can have.
 
     Raises:
         OptionFileError: if it is no block, or `CLPLoss` without its name, misspelt, or where nobody looks for it.
@@ -48,7 +47,7 @@ def check_losses(path: Path, options: Mapping[str, Any], losses: Iterable[str]) 
             f"Option `train: perceptual_opt` in '{path}' must have a `type`, but has only {shown([*block])}. "
             f"Add `type: {_NAME}`."
         )
-    _check_type(path, "train: perceptual_opt", block["type"], losses)
+    _check_type(path, "train: perceptual_opt", block["type"])
 
 
 def _check_those_it_builds(path: Path, blocks: Mapping[str, Any]) -> None:
@@ -65,9 +64,9 @@ def _check_those_it_builds(path: Path, blocks: Mapping[str, Any]) -> None:
             )
 
 
-def _check_type(path: Path, where: str, given: object, losses: Iterable[str]) -> None:
+def _check_type(path: Path, where: str, given: object) -> None:
     """Refuse what is meant to be `CLPLoss`: of a name it does not know BasicSR only says that."""
-    if not isinstance(given, str) or is_registered(given, losses):
+    if not isinstance(given, str) or registered("LOSS", given) is not None:
         return
     if difflib.SequenceMatcher(a=given.lower(), b=_NAME.lower()).ratio() > 0.8:
         raise OptionFileError(

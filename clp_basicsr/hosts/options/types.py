@@ -47,7 +47,7 @@ def registered(registry: str, name: object) -> Any:
     """Return what BasicSR builds for a name, or None.
 
     Args:
-        registry: ``"MODEL"``, ``"DATASET"`` or ``"ARCH"``.
+        registry: ``"MODEL"``, ``"DATASET"``, ``"ARCH"`` or ``"LOSS"``.
         name: as in an option file.
     """
     known = dict(iter(_registry(registry)))
