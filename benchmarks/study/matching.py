@@ -19,7 +19,7 @@ from benchmarks.study.matrix import Matrix
 from clp_basicsr.binding import BoundModule
 from clp_basicsr.gradients import squared_norms
 from clp_basicsr.pictures.files import read_image
-from clp_basicsr.whole_files import whole_file
+from clp_basicsr.whole_files import write_text
 
 _CROPS = 64
 Pair = tuple[Tensor, Tensor]
@@ -38,8 +38,7 @@ def matched_weights(matrix: Matrix, train: Mapping[str, Path], start: Path, stud
         seen = list(crops(matrix, train, _CROPS))
         for arm in missing:
             known[arm] = {"weight": _weight(gradient_norms(matrix, arm, network, seen)), "of": wanted[arm]}
-        with whole_file(path) as file:
-            file.write(json.dumps(known, indent=1).encode())
+        write_text(path, json.dumps(known, indent=1))
     return {arm: known[arm]["weight"] for arm in wanted}
 
 

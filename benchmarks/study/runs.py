@@ -28,7 +28,7 @@ from benchmarks.study.results import Results, Scores
 from clp_basicsr.hosts import basicsr_launch
 from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.checkpoints import states
-from clp_basicsr.whole_files import whole_file
+from clp_basicsr.whole_files import write_text
 
 
 def train_all(matrix: Matrix, study: Path, jobs: int) -> None:
@@ -190,8 +190,7 @@ def _judge(matrix: Matrix, study: Path, folder: Mapping[str, Path], part: str, n
             scores[photo] = judged(Pair(sr, target.to(sr.device), matrix.scale, matrix.features), matrix.judges)
     path = scores_file(study, part, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
-        file.write(json.dumps(scores, indent=1).encode())
+    write_text(path, json.dumps(scores, indent=1))
 
 
 @contextmanager

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 from clp_basicsr.binding import BoundModule, Host, ask
+from clp_basicsr.containers import contents
 from clp_basicsr.hosts.import_hook import when_imported
 from clp_basicsr.hosts.once import first_time
 from clp_basicsr.loss import CLPLoss
@@ -130,10 +131,6 @@ def held_losses(model: Any) -> dict[str, CLPLoss]:
 
 
 def _modules(value: Any) -> Iterator[nn.Module]:
-    if isinstance(value, nn.Module):
-        yield from value.modules()
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _modules(item)
-    elif isinstance(value, Mapping):
-        yield from _modules(list(value.values()))
+    for each in contents(value):
+        if isinstance(each, nn.Module):
+            yield from each.modules()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from clp_basicsr.containers import contents
 from clp_basicsr.messages import reason
 
 
@@ -29,7 +29,8 @@ def frozen_copy(network: nn.Module) -> nn.Module:
             if name.endswith("_hooks") and isinstance(value, dict) and not computes:
                 memo[id(value)] = type(value)((key, hook) for key, hook in value.items() if _is_torchs(hook))
             # What a forward pass left, as weight_norm does: torch copies no tensor that is part of a graph.
-            memo |= {id(each): each.detach().clone() for each in _tensors(value) if not each.is_leaf}
+            tensors = (each for each in contents(value) if isinstance(each, Tensor))
+            memo |= {id(each): each.detach().clone() for each in tensors if not each.is_leaf}
     try:
         copied: nn.Module = copy.deepcopy(network, memo)
     except (TypeError, RuntimeError, ValueError) as error:
@@ -39,13 +40,3 @@ def frozen_copy(network: nn.Module) -> nn.Module:
 
 def _is_torchs(hook: Any) -> bool:
     return type(hook).__module__.startswith("torch.") or str(getattr(hook, "__module__", "")).startswith("torch.")
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _tensors(each)
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
