@@ -108,11 +108,16 @@ class BoundModule(nn.Module):
             ValueError: if it is bound to none and held by more than one.
         """
         bound = self._owner() if self._owner is not None else None
-        return _host.holder(self) if bound is None and _host is not None and self._may_ask() else bound
+        host = self._host()
+        return host.holder(self) if bound is None and host is not None else bound
 
     def name_among_twins(self) -> str:
         """Return the bound model's name for this loss, where it holds several of the same settings; else ``""``."""
-        return _host.name_among_twins(self) if _host is not None and self._may_ask() else ""
+        host = self._host()
+        return "" if host is None else host.name_among_twins(self)
+
+    def _host(self) -> Host | None:
+        return _host if self._may_ask() else None
 
     def _may_ask(self) -> bool:
         """Not inside a graph, which it would break, and some must not be broken."""

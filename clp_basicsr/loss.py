@@ -13,6 +13,7 @@ from torch import Tensor
 from clp_basicsr import arguments
 from clp_basicsr.balance import Balance
 from clp_basicsr.binding import BoundModule
+from clp_basicsr.chunks import evaluate_in_chunks, merged
 from clp_basicsr.clock import Clock, iteration_of
 from clp_basicsr.compiling import EAGER, Functions, compiled
 from clp_basicsr.criteria import Terms, build_criterion
@@ -31,11 +32,8 @@ from clp_basicsr.negatives import (
     Step,
     build_sources,
     depend_on_the_iteration,
-    for_rehearsal,
     upsampled_lr,
 )
-from clp_basicsr.negatives.batch import OtherImages
-from clp_basicsr.parts import evaluate_in_parts, merged
 from clp_basicsr.presets import with_presets
 from clp_basicsr.probe import Probe
 from clp_basicsr.references import References
@@ -253,12 +251,12 @@ class CLPLoss(BoundModule):
         with torch.no_grad():
             references = References.of(target, self.draw_negatives(target, lr, given_lr.detach()))
         probe = self._probe if self._probe is not None and self._layers_are_due(self._probe, target) else None
-        parts: list[tuple[float, list[Terms]]] = []
+        chunks: list[tuple[float, list[Terms]]] = []
 
         def value_of(images: Tensor, rows: slice, share: float) -> Tensor:
             own = references if self.chunk is None else references.rows(rows)
             terms = self._terms(images, own, probe, share)
-            parts.append((share, terms))
+            chunks.append((share, terms))
             total = torch.stack([term.loss for term in terms]).sum()
             return total / self.criterion.normaliser(list(self.layer_weights.values()))
 
@@ -266,9 +264,9 @@ class CLPLoss(BoundModule):
         # A host's autocast would reach the backward passes that `chunk` walks and `compile` traces in here.
         with torch.autocast(sr.device.type, enabled=False):
             value = (
-                value_of(sr, slice(None), 1.0) if self.chunk is None else evaluate_in_parts(sr, self.chunk, value_of)
+                value_of(sr, slice(None), 1.0) if self.chunk is None else evaluate_in_chunks(sr, self.chunk, value_of)
             )
-        self.summary = summary_of(merged(parts), list(self.layer_weights.values()))
+        self.summary = summary_of(merged(chunks), list(self.layer_weights.values()))
         self.summary_is_of_a_training_step = value.requires_grad
         self._evaluated = True
         return value
@@ -300,7 +298,7 @@ class CLPLoss(BoundModule):
         """
         if self._evaluated:
             return
-        sources, self.sources = self.sources, for_rehearsal(self.sources)
+        sources, self.sources = self.sources, [source.for_rehearsal() for source in self.sources]
         try:
             with torch.no_grad():
                 self.evaluate(sr, target, lr)
@@ -389,7 +387,7 @@ class CLPLoss(BoundModule):
         reason = None
         if not self.criterion.is_mean_over_images:
             reason = f"the criterion {self.criterion} pools them"
-        elif any(isinstance(source, OtherImages) for source in self.sources):
+        elif any(source.takes_other_images for source in self.sources):
             reason = "the negatives 'batch' are the other images"
         if reason is not None:
             raise ValueError(

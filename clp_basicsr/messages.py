@@ -38,6 +38,21 @@ def not_a_choice(argument: str, given: object, allowed: Sequence[str], extra: st
     )
 
 
+def needs_package(what: str, package: str, cure: str, error: ImportError | None = None) -> str:
+    """Say that ``what`` cannot do without ``package``.
+
+    Args:
+        what: the beginning of the sentence.
+        package: its name for pip.
+        cure: what to do, a sentence.
+        error: what importing it raised; None where it is known to be absent.
+    """
+    state = "is not installed"
+    if error is not None and (error.name or "").partition(".")[0] != package.replace("-", "_"):
+        state = f"cannot be imported ({reason(error)})"
+    return f"{what} needs the package '{package}', which {state}. {cure}"
+
+
 def shown(given: object) -> str:
     """Return ``repr(given)``, cut where it is long; where there is none, what kind of thing it is."""
     try:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
 
 from clp_basicsr.criteria import Criterion
-from clp_basicsr.criteria.ratio import BatchRatio
 from clp_basicsr.loss import CLPLoss
 from clp_basicsr.negatives import SOURCES, Negative
 
@@ -32,10 +30,8 @@ def alone(loss: CLPLoss, target: Tensor, lr: Tensor, given_lr: Tensor) -> Alone:
         lr: low-quality image ``(1, 3, h, w)`` in [0, 1].
         given_lr: the same as the host has it.
     """
-    criterion = loss.criterion
-    weights = criterion.over_negatives if isinstance(criterion, BatchRatio) else None
     there = [not source.needs_training for source in loss.sources]
-    if isinstance(weights, tuple) and not all(there):
+    if loss.criterion.weighs_negatives and not all(there):
         # How many negatives the others would give, and so whose the weights in between are, is not known.
         first, last = there.index(False), len(there) - there[::-1].index(False)
         there[first:last] = [False] * (last - first)
@@ -43,10 +39,10 @@ def alone(loss: CLPLoss, target: Tensor, lr: Tensor, given_lr: Tensor) -> Alone:
         loss.draw_negatives(target, lr, given_lr, [copy.deepcopy(source)]) if is_there else []
         for source, is_there in zip(loss.sources, there)
     ]
-    left_out = tuple(source.name for source, is_there in zip(loss.sources, there) if not is_there)
     negatives = [negative for each in drawn for negative in each]
-    if isinstance(criterion, BatchRatio) and isinstance(weights, tuple) and left_out:
+    left_out = tuple(source.name for source, is_there in zip(loss.sources, there) if not is_there)
+    criterion = loss.criterion
+    if left_out:
         before = sum(len(each) for each in drawn[: there.index(False)])
-        kept = weights[:before] + weights[len(weights) - (len(negatives) - before) :]
-        criterion = replace(criterion, over_negatives=kept if any(kept) else "mean")
+        criterion = criterion.without_negatives(before, len(negatives) - before)
     return Alone(negatives or loss.draw_negatives(target, lr, given_lr, [SOURCES["lr"]()]), criterion, left_out)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from clp_basicsr.messages import not_a_choice, reason
+from clp_basicsr.messages import needs_package, not_a_choice, reason
 
 
 def build(metric: str, device: torch.device, **options: Any) -> Any:
@@ -59,10 +59,8 @@ def _settings(metric: str) -> Mapping[str, Any]:
     try:
         from pyiqa.default_model_configs import DEFAULT_CONFIGS
     except ImportError as error:
-        raise ImportError(
-            f"The metric {metric!r} needs the package 'pyiqa', which cannot be imported ({reason(error)}). Install it "
-            "with: pip install pyiqa"
-        ) from error
+        cure = "Install it with: pip install pyiqa"
+        raise ImportError(needs_package(f"The metric {metric!r}", "pyiqa", cure, error)) from error
     if metric not in DEFAULT_CONFIGS:
         raise ValueError(not_a_choice("metric", metric, sorted(DEFAULT_CONFIGS)))
     settings: Mapping[str, Any] = DEFAULT_CONFIGS[metric]

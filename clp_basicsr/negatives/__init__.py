@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 from collections import Counter
@@ -25,7 +24,6 @@ __all__ = [
     "Step",
     "build_sources",
     "depend_on_the_iteration",
-    "for_rehearsal",
     "upsampled_lr",
 ]
 
@@ -62,15 +60,6 @@ def build_sources(given: object) -> list[Source]:
 def depend_on_the_iteration(sources: Sequence[Source]) -> bool:
     """Say whether any of ``sources`` gives something else in another iteration, of the same images."""
     return any(source.varies for source in sources)
-
-
-def for_rehearsal(sources: list[Source]) -> list[Source]:
-    """Return copies that all have their turn at once; what they draw leaves ``sources`` as they are."""
-    copies = copy.deepcopy(sources)
-    for source in copies:
-        if isinstance(source, LaggedNetwork):
-            source.start = 0
-    return copies
 
 
 def _tell_twins_apart(sources: list[Source]) -> None:

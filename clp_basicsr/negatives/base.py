@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MOST = 100
 """Negatives of one source: each is an image in memory and a pass through the network."""
@@ -53,10 +57,18 @@ class Source(ABC):
     """Whether it gives something else in another iteration, of the same images."""
     needs_training = False
     """Whether it takes what a single image does not have: a model, a data set, a batch."""
+    takes_other_images = False
+    """Whether the negatives of an image are other images of its batch."""
+    resembles_sr = False
+    """Whether SR equals its negatives where nothing is wrong."""
 
     @abstractmethod
     def __call__(self, step: Step) -> list[Negative]:
         """Return any number of negatives, the same number for every image."""
+
+    def for_rehearsal(self) -> Self:
+        """Return a copy that gives its negatives in any iteration; what it draws leaves this one as it is."""
+        return copy.deepcopy(self)
 
     def __repr__(self) -> str:
         """Show what was asked for; the same settings look the same however they were written."""

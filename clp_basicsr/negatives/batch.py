@@ -15,6 +15,7 @@ class OtherImages(Source):
 
     name = "batch"
     needs_training = True
+    takes_other_images = True
 
     def __init__(self, of: str = "gt", count: int | None = None) -> None:
         """Choose the images.

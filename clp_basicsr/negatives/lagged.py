@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from clp_basicsr.images import check_batch, check_tensor
 from clp_basicsr.messages import reason, shown
 from clp_basicsr.negatives.base import Negative, Source, Step
 from clp_basicsr.negatives.network_copy import frozen_copy
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class LaggedNetwork(Source):
@@ -27,6 +30,7 @@ class LaggedNetwork(Source):
     name = "lagged"
     varies = True
     needs_training = True
+    resembles_sr = True  # a fresh copy of the network makes the same of LR
 
     def __init__(self, every: int = 500, decay: float = 0.0, start: int = 0) -> None:
         """Set the rhythm.
@@ -98,6 +102,12 @@ class LaggedNetwork(Source):
             return frozen_copy(network)
         except TypeError as error:
             raise TypeError(f"The negative `{self.name}` needs a copy of `net_g`. {error}") from error
+
+    def for_rehearsal(self) -> Self:
+        """Return a copy without a `start`; see `Source`."""
+        rehearsing = super().for_rehearsal()
+        rehearsing.start = 0
+        return rehearsing
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the copy out: it belongs to a run."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clp_basicsr.messages import needs_package
 from clp_basicsr.whole_files import whole_file
 
 if TYPE_CHECKING:
@@ -25,8 +26,12 @@ def check_matplotlib() -> None:
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ImportError(
-            "Pictures need the package 'matplotlib', which is not installed. Install the extra that brings it, in a "
-            "checkout: pip install '.[pictures]'. Or anywhere: pip install matplotlib"
+            needs_package(
+                "A picture",
+                "matplotlib",
+                "Install the extra that brings it, in a checkout: pip install '.[pictures]'. Or anywhere: pip install "
+                "matplotlib",
+            )
         )
 
 

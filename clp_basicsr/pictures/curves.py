@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clp_basicsr.messages import did_you_mean
+from clp_basicsr.messages import did_you_mean, needs_package
 
 
 class Curve(NamedTuple):
@@ -74,9 +74,8 @@ def _accumulator(folder: Path) -> Any:
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
-        raise ImportError(
-            "Reading training curves needs the package 'tensorboard', which is not installed: pip install tensorboard"
-        ) from error
+        cure = "Install it with: pip install tensorboard 'setuptools<82'"  # older ones import pkg_resources
+        raise ImportError(needs_package("Reading training curves", "tensorboard", cure, error)) from error
     # All points: how to join runs is decided here.
     accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0}, purge_orphaned_data=False)
     return accumulator.Reload()

@@ -169,6 +169,21 @@ def test_missing_packages(
     assert said in capsys.readouterr().err
 
 
+def test_a_package_that_is_there_and_does_not_import(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session("tb_logger/a", {1: 0.5})
+    broken = Path("broken/tensorboard")
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("import pkg_resources_that_is_gone\n", encoding="utf-8")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboard"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(broken.parent)
+    assert main(["plot", "a"]) == 1
+    said = capsys.readouterr().err
+    assert "'tensorboard', which cannot be imported (No module named 'pkg_resources_that_is_gone')" in said
+
+
 def test_a_number_that_is_none_leaves_the_others_alone() -> None:
     values = [1.0] * 40
     values[5], values[20] = math.nan, math.inf

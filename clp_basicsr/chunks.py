@@ -1,4 +1,4 @@
-"""``chunk: n``: the loss of n images after the other, each part's gradient taken before the next begins.
+"""``chunk: n``: the loss of n images at a time, whose gradient is taken before the next begin.
 
 Exact for a loss that is the mean over its images, and at no more arithmetic: the features of n images
 are in memory at a time, and what waits for the backward pass is the gradient at the images alone.
@@ -18,21 +18,21 @@ Evaluate = Callable[[Tensor, slice, float], Tensor]
 """The loss of some images ``(n, 3, H, W)``, which rows of the batch they are, and their share of it."""
 
 
-def evaluate_in_parts(images: Tensor, size: int, evaluate: Evaluate) -> Tensor:
+def evaluate_in_chunks(images: Tensor, size: int, evaluate: Evaluate) -> Tensor:
     """Return the mean over ``images`` of what ``evaluate`` says of ``size`` of them at a time."""
     if images.requires_grad and torch.is_grad_enabled():
-        value: Tensor = _InParts.apply(images, size, evaluate)
+        value: Tensor = _InChunks.apply(images, size, evaluate)
         return value
-    shares = [share * evaluate(images[rows], rows, share) for rows, share in _parts(len(images), size)]
+    shares = [share * evaluate(images[rows], rows, share) for rows, share in _chunks(len(images), size)]
     return torch.stack(shares).sum()
 
 
-def merged(parts: list[tuple[float, list[Terms]]]) -> list[Terms]:
-    """Return the terms of each layer over all parts, of which each has its share."""
-    if len(parts) == 1:
-        return parts[0][1]
-    layers = zip(*(terms for _, terms in parts))
-    shares = [share for share, _ in parts]
+def merged(chunks: list[tuple[float, list[Terms]]]) -> list[Terms]:
+    """Return the terms of each layer over all chunks, of which each has its share of the batch."""
+    if len(chunks) == 1:
+        return chunks[0][1]
+    layers = zip(*(terms for _, terms in chunks))
+    shares = [share for share, _ in chunks]
     return [_mean(shares, layer) for layer in layers]
 
 
@@ -47,22 +47,22 @@ def _mean(shares: list[float], terms: tuple[Terms, ...]) -> Terms:
     )
 
 
-def _parts(count: int, size: int) -> Iterator[tuple[slice, float]]:
+def _chunks(count: int, size: int) -> Iterator[tuple[slice, float]]:
     for start in range(0, count, size):
         stop = min(start + size, count)
         yield slice(start, stop), (stop - start) / count
 
 
-class _InParts(torch.autograd.Function):
+class _InChunks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, size: int, evaluate: Evaluate) -> Tensor:
         values: list[Tensor] = []
         gradients: list[Tensor] = []
-        for rows, share in _parts(len(images), size):
+        for rows, share in _chunks(len(images), size):
             with torch.enable_grad():
-                part = images[rows].detach().requires_grad_()
-                value = share * evaluate(part, rows, share)
-                gradients += torch.autograd.grad(value, part)
+                chunk = images[rows].detach().requires_grad_()
+                value = share * evaluate(chunk, rows, share)
+                gradients += torch.autograd.grad(value, chunk)
             values.append(value.detach())
         ctx.save_for_backward(torch.cat(gradients))
         return torch.stack(values).sum()
