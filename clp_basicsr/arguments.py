@@ -125,7 +125,7 @@ def yaml_hint(given: object) -> str:
     if not finite:
         return ""
     if "e" in str(given).lower():
-        return f" YAML reads 1e-4 as text: write it as `!!float {given}`."
+        return f" YAML reads 1e-4 as text: write it as `!!float {given}` (in TOML without quotes)."
     return f" Write it without quotes: {given}."
 
 

@@ -7,6 +7,7 @@ import errno
 import sys
 import traceback
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from clp_basicsr import __version__
 from clp_basicsr import inspect_command as inspect
@@ -33,6 +34,9 @@ _COMMANDS = {"demo": demo.run, "inspect": inspect.run, "plot": plot.run, "bench"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; what a person can mend is one line, no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a file name that the terminal cannot show must not end a command
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command not in _BASICSRS_FLAGS:

@@ -32,9 +32,9 @@ class Diagnostics(NamedTuple):
 
     def read(self) -> Report:
         """Bring the numbers to the CPU; this waits for the device."""
-        values = torch.stack((*self.layers.values(),)).double().cpu().tolist()
+        values = torch.stack((*self.layers.values(),)).tolist()
         layers = {name: dict(zip(LAYER, row)) for name, row in zip(self.layers, values)}
-        return Report(layers, dict(zip(WHOLE, self.whole.double().cpu().tolist())))
+        return Report(layers, dict(zip(WHOLE, self.whole.tolist())))
 
 
 class Report(NamedTuple):

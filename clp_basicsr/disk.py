@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,28 +27,18 @@ def named_if_the_disk_is_full() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        image = _image_of_opencv(error)
-        if error.errno not in NO_ROOM and image is None:
+        if error.errno not in NO_ROOM:
             raise
         if not error.filename and _is_full(_SHARED_MEMORY):
             raise NotSavedError(
                 f"The data loader needs shared memory, but {room_at(_SHARED_MEMORY)} ('{_SHARED_MEMORY}'). Make it "
                 "larger (docker run --shm-size=8g), or set `num_worker_per_gpu: 0`."
             ) from error
-        name = image or error.filename
-        place = Path(name or Path.cwd())
-        what = f"'{place}'" if name else f"The run's log, TensorBoard file or images below '{place}'"
+        place = Path(error.filename or Path.cwd())
+        what = f"'{place}'" if error.filename else f"The run's log or TensorBoard file below '{place}'"
         raise NotSavedError(
-            f"{what} could not be written: {error.strerror or error}; {room_at(place)}. Make room there."
+            f"{what} could not be written: {error.strerror}; {room_at(place)}. Make room there."
         ) from error
-
-
-def _image_of_opencv(error: OSError) -> str | None:
-    """Return the file of BasicSR's `imwrite`, which says neither that nor why: OpenCV only says whether it did."""
-    if str(error) != "Failed in writing images.":
-        return None
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_locals.get("file_path", "an image"))
 
 
 def _is_full(folder: Path) -> bool:

@@ -11,9 +11,11 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
+from clp_basicsr.extractors import canonical_name
+from clp_basicsr.hosts.options.encoding import read_text
 from clp_basicsr.images import resize_to
 from clp_basicsr.inspection import Inspection, inspect
-from clp_basicsr.loss import CLPLoss
+from clp_basicsr.loss import MODEL, CLPLoss
 from clp_basicsr.messages import reason
 from clp_basicsr.pictures.canvas import check_matplotlib, pixels
 from clp_basicsr.pictures.files import make_folder, read_image, write_image
@@ -89,7 +91,7 @@ def _option_file(path: Path | None) -> Mapping[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"Flag `-opt` must name a YAML file, but there is none at '{path}'.")
     try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        read = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"Flag `-opt` must name a YAML file, but '{path}' cannot be read: {error}") from error
     if not isinstance(read, Mapping):
@@ -100,7 +102,7 @@ def _option_file(path: Path | None) -> Mapping[str, Any]:
 def _keywords(options: argparse.Namespace, file: Mapping[str, Any]) -> dict[str, Any]:
     """Return CLPLoss's keywords: those of the file, overruled by the flags."""
     keywords = _block(options.opt, file)
-    if options.model is not None and options.model != keywords.get("model"):
+    if options.model is not None and canonical_name(options.model) != canonical_name(keywords.get("model", MODEL)):
         for network_bound in ("weights", "layer_weights"):
             keywords.pop(network_bound, None)
     given = {"model": options.model, "weights": options.weights, "layer_weights": _layers(options.layers)}

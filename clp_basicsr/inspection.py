@@ -171,7 +171,7 @@ def _shares(values: Sequence[float]) -> list[float]:
 
 
 def _along(gradients: Mapping[str, Tensor], whole: Tensor) -> list[float]:
-    return _shares([float((gradient.double() * whole.double()).sum()) for gradient in gradients.values()])
+    return _shares([float((gradient.cpu().double() * whole.cpu().double()).sum()) for gradient in gradients.values()])
 
 
 def _norm(gradient: Tensor) -> Tensor:

@@ -40,6 +40,9 @@ from clp_basicsr.references import References
 from clp_basicsr.schedule import Schedule
 from clp_basicsr.summary import Summary, summary_of
 
+MODEL = "dinov2"
+"""The network of a loss that is not told which."""
+
 
 class CLPLoss(BoundModule):
     """Pulls SR towards GT and pushes it away from LR, in the feature space of a frozen network.
@@ -58,7 +61,7 @@ class CLPLoss(BoundModule):
     @with_presets
     def __init__(
         self,
-        model: str | Path = "dinov2",
+        model: str | Path = MODEL,
         *,
         preset: str | None = None,
         weights: str | Path | None = None,

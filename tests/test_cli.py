@@ -7,6 +7,8 @@ import importlib.util
 import inspect
 import os
 import re
+import subprocess
+import sys
 from email.message import Message
 from pathlib import Path
 from urllib.error import HTTPError
@@ -108,3 +110,12 @@ def test_errors_while_training_keep_their_traceback(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(basicsr_launch, "train", broken)
     with pytest.raises(ValueError, match="deep inside"):
         main(["train", "-opt", "x.yml"])
+
+
+def test_a_terminal_that_cannot_show_a_character_shows_its_number(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "clp_basicsr.cli", "inspect", "--gt", "猫….png", "--lr", "b.png"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=200)
+    assert run.returncode == 1
+    assert b"'\\u732b\\u2026.png'" in run.stderr
+    assert b"Traceback" not in run.stderr

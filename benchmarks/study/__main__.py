@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--test", action="store_true", help="judge what is trained on the test photos")
     parser.add_argument("--show", nargs="+", metavar="ARM", help="the arms in the pictures (default: all)")
     options = parser.parse_args(arguments)
-    matrix, study = read_matrix(options.matrix), options.output.resolve()
+    study = options.output.resolve()
+    matrix = read_matrix(options.matrix).with_weights_in(study)
     unknown = set(options.show or ()) - matrix.arms.keys()
     if unknown:
         parser.error(f"--show must name arms out of {list(matrix.arms)}, but got {sorted(unknown)}")

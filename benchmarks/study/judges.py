@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +21,8 @@ class Pair(NamedTuple):
     target: Tensor
     scale: int
     features: dict[str, Any]
+    study: Path
+    """The study's folder, in which `benchmarks.published_vgg16` has left its file for the judge of that name."""
 
 
 class Judge(NamedTuple):
@@ -60,6 +63,11 @@ def _features(model: str) -> Callable[[Pair], float]:
     return lambda pair: feature_distance(pair.sr, pair.target, model=model, crop_border=pair.scale)
 
 
+def _vgg16(pair: Pair) -> float:
+    model, weights = "torchvision:vgg16", pair.study / "vgg16.safetensors"
+    return feature_distance(pair.sr, pair.target, model=model, weights=weights, crop_border=pair.scale)
+
+
 def _own(pair: Pair) -> float:
     return feature_distance(pair.sr, pair.target, crop_border=pair.scale, **pair.features)
 
@@ -67,6 +75,7 @@ def _own(pair: Pair) -> float:
 JUDGES = {
     "lite2": Judge(_features("efficientnet_lite2"), -1, "Lite2"),
     "lite1": Judge(_features("efficientnet_lite1"), -1, "Lite1"),
+    "vgg16": Judge(_vgg16, -1, "VGG16"),
     "psnr": Judge(_basicsr("psnr"), 1, "PSNR"),
     "ssim": Judge(_basicsr("ssim"), 1, "SSIM"),
     "fsim": Judge(_piq("fsim"), 1, "FSIM"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,13 @@ class Matrix:
     seeds: list[int]
     rounds: list[dict[str, Any]]
     judges: list[str]
+
+    def with_weights_in(self, study: Path) -> Matrix:
+        """Return it with the weights of ``features``, where they are a file in the folder ``study``, found there."""
+        weights = self.features.get("weights")
+        if not isinstance(weights, str) or not (study / weights).is_file():
+            return self
+        return replace(self, features={**self.features, "weights": str(study / weights)})
 
     def runs(self) -> list[Run]:
         """Return every run once, round by round, and within a round seed by seed: early ends leave whole pairs."""

@@ -187,7 +187,7 @@ def _judge(matrix: Matrix, study: Path, folder: Mapping[str, Path], part: str, n
     with _printing_to(study / "logs" / f"{name}.txt"):
         for photo, (target, lr) in pairs(folder).items():
             sr = super_resolved(matrix, study, name, lr)
-            scores[photo] = judged(Pair(sr, target.to(sr.device), matrix.scale, matrix.features), matrix.judges)
+            scores[photo] = judged(Pair(sr, target.to(sr.device), matrix.scale, matrix.features, study), matrix.judges)
     path = scores_file(study, part, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(scores, indent=1))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from clp_basicsr.hosts.options.encoding import read_text
 
 TEMPLATE = Path(__file__).with_name("train_demo_x4.yml")
 ITERATIONS = 900
@@ -45,7 +48,7 @@ def check_that_the_loss_is(wanted: str, earlier: Path) -> None:
 
 def _loss_in(file: Path) -> dict[str, Any]:
     try:
-        block: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))["train"]["perceptual_opt"]
+        block: dict[str, Any] = yaml.safe_load(read_text(file))["train"]["perceptual_opt"]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
         raise ValueError(
             f"A run that is continued must have its option file, but '{file}' is missing or damaged. Use "
@@ -62,4 +65,4 @@ def _substituted(text: str, pattern: str, replacement: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    return value if re.fullmatch(r"\w+", value) else "'" + value.replace("'", "''") + "'"
+    return value if re.fullmatch(r"[a-z]\w+", value) and value == yaml.safe_load(value) else json.dumps(value)

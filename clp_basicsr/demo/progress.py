@@ -26,6 +26,8 @@ class _Watch:
         self.done = done
         self.bar: tqdm[Any] | None = None
         self.sampler: Any = None
+        self.model: Any = None
+        self.iteration = done
         self.interrupted = False
 
     def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
@@ -37,6 +39,7 @@ class _Watch:
         tqdm.write("Stopping after this iteration and saving its state (Ctrl-C again: stop at once) …")
 
     def after_iteration(self, model: Any, iteration: int) -> None:
+        self.model, self.iteration = model, iteration
         if self.bar is None:
             self.bar = tqdm(total=self.iterations, initial=self.done, desc="training", unit="it", dynamic_ncols=True)
         self.bar.update(iteration - self.bar.n)
@@ -48,6 +51,12 @@ class _Watch:
             model.save(self.sampler.epoch, iteration)
         if self.interrupted:
             raise KeyboardInterrupt
+
+    def end(self) -> None:
+        """End as after Ctrl-C, which may have ended a worker as it started: then the loop itself fails."""
+        if self.model is not None:
+            self.model.save(self.sampler.epoch, self.iteration)
+        raise KeyboardInterrupt
 
     def close(self) -> None:
         if self.bar is not None:
@@ -77,7 +86,12 @@ def watched(pipeline: ModuleType, iterations: int, done: int, tensorboard: Path)
             ("mkdir_and_rename", lambda path: None),  # would make BasicSR's own folder for that log
         ):
             stack.enter_context(replaced(pipeline, name, substitute))
-        yield
+        try:
+            yield
+        except RuntimeError:
+            if not watch.interrupted:
+                raise
+            watch.end()
 
 
 def _watched_model(build_model: Any, watch: _Watch) -> Any:

@@ -15,6 +15,7 @@ from clp_basicsr.messages import reason, shown
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 _IMAGENET: Statistics = (IMAGENET_MEAN, IMAGENET_STD)
+_AS_THEY_ARE: Statistics = ([0.0] * 3, [1.0] * 3)
 
 
 def statistics(checkpoint: Checkpoint, *, imagenet_if_absent: bool) -> Statistics:
@@ -54,13 +55,14 @@ def _not_an_object(source: str, problem: str) -> ValueError:
 
 
 def _statistics(read: Mapping[str, Any], source: str) -> Statistics:
-    if read.get("do_normalize") is False:
-        mean, std = [0.0] * 3, [1.0] * 3
-    else:
-        mean, std = (_three_numbers(read, key, source) for key in ("image_mean", "image_std"))
+    mean, std = _AS_THEY_ARE if read.get("do_normalize") is False else _normalisation(read, source)
     factor = 1 if read.get("do_rescale") is False else _rescale_factor(read, source)
     # What they are subtracted from and divide: 8-bit values times the factor, where ours are in [0, 1].
     return [each / (255 * factor) for each in mean], [each / (255 * factor) for each in std]
+
+
+def _normalisation(read: Mapping[str, Any], source: str) -> Statistics:
+    return _three_numbers(read, "image_mean", source), _three_numbers(read, "image_std", source)
 
 
 def _three_numbers(read: Mapping[str, Any], key: str, source: str) -> Sequence[float]:

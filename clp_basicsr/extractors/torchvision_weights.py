@@ -33,6 +33,11 @@ def published_state_dict(network: str, published: Any, *, place: str = "") -> di
             f"The weights of `{network}` could not be downloaded ({reason(error)}). On a machine with a network fetch "
             f"{published.url} and put it at {place}'{cache}', or pass its path: weights='…/{file}'."
         ) from error
+    except OSError as error:
+        raise FileNotFoundError(
+            f"The weights of `{network}` could not be put at or read from '{cache}': {reason(error)}. Set TORCH_HOME "
+            f"to a folder that can be written to, with room, or pass a path: weights='…/{file}'."
+        ) from error
     except Exception as error:  # torch's reader fails in as many ways as a file can be broken
         raise ValueError(
             f"The weights of `{network}` at '{cache}' are damaged ({reason(error)}). Delete that file and start again."

@@ -20,9 +20,9 @@ _SEED = 0
 
 @contextmanager
 def seeded_initialisation() -> Iterator[None]:
-    """Build a network inside from a fixed seed and leave the caller's random state alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
+    """Build a network inside, on the CPU, from a fixed seed, and leave the caller's random state alone."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(_SEED)  # `torch.manual_seed` is for the GPUs' generators, too
         yield
 
 

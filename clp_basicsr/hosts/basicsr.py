@@ -18,7 +18,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from types import ModuleType
-from typing import Any
 
 from torch import Tensor
 
@@ -28,11 +27,12 @@ from clp_basicsr.hosts import (
     fed_batches,
     message_logger,
     metrics_rehearsal,
+    missing_names,
     steps,
     unfit_pairs,
 )
 from clp_basicsr.hosts.holders import HeldLoss
-from clp_basicsr.hosts.import_hook import provide_if_missing, when_imported
+from clp_basicsr.hosts.import_hook import when_imported
 from clp_basicsr.hosts.registering import register_own
 from clp_basicsr.hosts.serving import serve_models
 
@@ -64,7 +64,7 @@ class CLPLoss(HeldLoss):
 
 def install() -> None:
     """Prepare for BasicSR without importing it; what is imported already is served at once."""
-    provide_if_missing("torchvision.transforms.functional_tensor", _fill_functional_tensor)
+    missing_names.provide()
     when_imported(_BASE_MODEL_MODULE, _attach)
     when_imported("basicsr.data.transforms", unfit_pairs.name_the_file)
     when_imported(_REGISTRY_MODULE, _register)
@@ -102,27 +102,13 @@ def register() -> None:
     basicsr_metrics.register(importlib.import_module(_METRICS_MODULE))
 
 
-def _fill_functional_tensor(module: ModuleType) -> None:
-    """Give basicsr/data/degradations.py the one function it imports from a module torchvision dropped."""
-    from torchvision.transforms.functional import rgb_to_grayscale
-
-    def of_its_successor(name: str) -> Any:
-        # For others who look for the old module first, and would take this one for it.
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(importlib.import_module("torchvision.transforms._functional_tensor"), name)
-
-    module.rgb_to_grayscale = rgb_to_grayscale  # type: ignore[attr-defined]
-    module.__getattr__ = of_its_successor  # type: ignore[method-assign]
-
-
 def _register(registry_module: ModuleType) -> None:
     register_own(registry_module.LOSS_REGISTRY, "BasicSR's LOSS_REGISTRY", [CLPLoss])
 
 
 def _attach(base_model_module: ModuleType) -> None:
     serve_models(base_model_module.BaseModel, [CLPLoss.__name__], _warn)
-    steps.attach(base_model_module.BaseModel)
+    steps.attach(base_model_module.BaseModel, steps.of_basicsr)
     basicsr_panels.attach(base_model_module.BaseModel, _warn)
     if _has_registries():
         fed_batches.attach(base_model_module.BaseModel)

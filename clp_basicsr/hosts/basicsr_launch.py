@@ -29,7 +29,9 @@ from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.checkpoints import load_resume_state, named_if_a_network_was_never_saved
 from clp_basicsr.hosts.data_loaders import checked
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
+from clp_basicsr.hosts.images_anywhere import write_anywhere
 from clp_basicsr.hosts.options.checks import check_options
+from clp_basicsr.hosts.options.encoding import open_text
 from clp_basicsr.hosts.options.file import read_option_file
 from clp_basicsr.hosts.options.flags import read_flags
 from clp_basicsr.hosts.options.forced import with_forced
@@ -76,7 +78,7 @@ def test(arguments: Sequence[str]) -> None:
 
 
 def _run(command: str, arguments: Sequence[str]) -> None:
-    extensions, arguments = split_imports(arguments)
+    extensions, arguments = split_imports(arguments, command)
     flags = read_flags(arguments, command)
     arguments = _with_launcher(arguments, flags)
     option_file = None if flags.opt is None else _existing(Path(flags.opt))
@@ -133,12 +135,13 @@ def _command_line(program: str, arguments: Sequence[str]) -> Iterator[None]:
 def _found_by_workers() -> Iterator[None]:
     """Let the data loader's workers import this package first, also where pip's .exe started this process (Windows).
 
-    That is a zip file with a ``__main__``, which multiprocessing does not import again in a new process; without
-    the import hook BasicSR's data sets, sent to the worker, cannot be imported there.
+    That is a zip file with a ``__main__``, which multiprocessing does not import again in a new process, and a notebook
+    or ``python -c`` has none. Without the import hook BasicSR's data sets, sent to the worker, are not found there.
     """
     main_module = sys.modules["__main__"]
-    name = getattr(getattr(main_module, "__spec__", None), "name", "")
-    spec = importlib.util.find_spec("clp_basicsr.train") if name == "__main__" else main_module.__spec__
+    spec = main_module.__spec__
+    is_lost = spec.name == "__main__" if spec is not None else not hasattr(main_module, "__file__")
+    spec = importlib.util.find_spec("clp_basicsr.train") if is_lost else spec
     with replaced(main_module, "__spec__", spec):
         yield
 
@@ -156,6 +159,10 @@ def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
         substitutes.append((torch, "save", saving.save))
         for name in ("save_network", "save_training_state"):
             substitutes.append((BaseModel, name, saving.never_ignored(getattr(BaseModel, name))))
+    from basicsr.utils import img_util, options
+
+    substitutes.append((options, "open", open_text))
+    substitutes.append((img_util.cv2, "imwrite", write_anywhere))
     if not torch.cuda.is_available():
         substitutes += without_gpu.substitutes()
     return substitutes

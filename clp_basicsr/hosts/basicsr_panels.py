@@ -35,9 +35,9 @@ def attach(base_model: Any, warn: Warn) -> None:
         base_model: BasicSR's ``BaseModel``.
         warn: says in the run's log what keeps panels from being drawn.
     """
-    if first_time(base_model, "validation"):
+    if first_time(base_model, "panels"):
         before_construction(base_model, _check)
-        wrap_overrides(base_model, "validation", functools.partial(_validate, warn=warn))
+    wrap_overrides(base_model, "validation", functools.partial(_validate, warn=warn))
 
 
 def _check(_: type, opt: Mapping[str, Any]) -> None:

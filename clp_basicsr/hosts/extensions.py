@@ -11,16 +11,17 @@ from collections.abc import Iterable, Sequence
 from clp_basicsr.messages import reason
 
 
-def split_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_imports(arguments: Sequence[str], command: str) -> tuple[list[str], list[str]]:
     """Return the names that ``--import`` gives, in order, and the other arguments as they are.
 
     Args:
         arguments: a command line without the program's name.
+        command: "train" or "test", for the message.
 
     Raises:
         SystemExit: with a message, if a name is missing or is none that Python's ``import`` takes.
     """
-    usage = "clp-basicsr train [--import PACKAGE] -opt FILE [BasicSR's own flags]"
+    usage = f"clp-basicsr {command} [--import PACKAGE] -opt FILE [BasicSR's own flags]"
     parser = argparse.ArgumentParser(prog="clp-basicsr", usage=usage, add_help=False, allow_abbrev=False)
     parser.add_argument("--import", dest="names", type=_module_name, action="append", default=[], metavar="PACKAGE")
     options, rest = parser.parse_known_args(list(arguments))

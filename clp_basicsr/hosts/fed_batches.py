@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from clp_basicsr.hosts.once import first_time
 from clp_basicsr.hosts.overrides import wrap_overrides
 
 _fed_gt: weakref.WeakKeyDictionary[Any, weakref.ref[Tensor]] = weakref.WeakKeyDictionary()
@@ -20,8 +19,7 @@ def attach(base_model: Any) -> None:
     Args:
         base_model: BasicSR's ``BaseModel``.
     """
-    if first_time(base_model, "feed_data"):
-        wrap_overrides(base_model, "feed_data", _feed)
+    wrap_overrides(base_model, "feed_data", _feed)
 
 
 def _feed(model: Any, feed_data: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

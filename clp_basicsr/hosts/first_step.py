@@ -61,12 +61,12 @@ def _check_that_all_are_built(
     if built and built < len(asked):
         warn(
             f"{who} has built {built} of the {len(asked)} losses that stand as {names} below `train`: this run trains "
-            "without the other. BasicSR's own models build `perceptual_opt` alone."
+            "without the other. The host's own models build `perceptual_opt` alone."
         )
     elif not built:
         cure = "Choose a model_type that has a perceptual loss."
         if "perceptual_opt" not in names:
-            cure = "BasicSR's own models look for `perceptual_opt`: rename the block, or choose a model that reads it."
+            cure = "The host's own models look for `perceptual_opt`: rename the block, or choose a model that reads it."
         for name, loss_type in asked:
             warn(f"{who} has not built the {loss_type} of `train: {name}`: this run trains without it. {cure}")
 

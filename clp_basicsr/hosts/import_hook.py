@@ -19,12 +19,17 @@ Action = Callable[[ModuleType], None]
 
 
 def when_imported(module_name: str, action: Action) -> None:
-    """Call ``action(module)`` now if the module is imported already, else right after its import."""
+    """Call ``action(module)`` now if the module is imported already, else right after its import.
+
+    Of several that wait for one module each is called, in their order; the same one once.
+    """
     module = sys.modules.get(module_name)
     if module is not None and not _is_initialising(module):
         action(module)
         return
-    (_FINDER.actions if module is None else _FINDER.half_imported)[module_name] = action
+    waiting = (_FINDER.actions if module is None else _FINDER.half_imported).setdefault(module_name, [])
+    if action not in waiting:
+        waiting.append(action)
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
 
@@ -43,9 +48,9 @@ def _is_initialising(module: ModuleType) -> bool:
 class _ActingLoader(importlib.abc.Loader):
     """Loads as ``inner`` does, then acts."""
 
-    def __init__(self, inner: Any, action: Action) -> None:
+    def __init__(self, inner: Any, actions: Sequence[Action]) -> None:
         self.inner = inner
-        self.action = action
+        self.actions = actions
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         created: ModuleType | None = self.inner.create_module(spec)
@@ -56,15 +61,16 @@ class _ActingLoader(importlib.abc.Loader):
             module.__spec__.loader = self.inner
         module.__loader__ = self.inner
         self.inner.exec_module(module)
-        self.action(module)
+        for action in self.actions:
+            action(module)
 
 
 class _ActingFinder(importlib.abc.MetaPathFinder):
     """Hands out an acting loader for the modules somebody waits for, and is silent on all others."""
 
     def __init__(self) -> None:
-        self.actions: dict[str, Action] = {}
-        self.half_imported: dict[str, Action] = {}
+        self.actions: dict[str, list[Action]] = {}
+        self.half_imported: dict[str, list[Action]] = {}
         self._asked: set[tuple[str, int]] = set()
 
     def find_spec(
@@ -97,7 +103,8 @@ class _ActingFinder(importlib.abc.MetaPathFinder):
         for name in list(self.half_imported):
             module = sys.modules.get(name)
             if module is not None and not _is_initialising(module):
-                self.half_imported.pop(name)(module)
+                for action in self.half_imported.pop(name):
+                    action(module)
 
 
 class _LastResort(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -68,16 +68,12 @@ def register() -> None:
     register_own(registry.LOSS_REGISTRY, "neosr's LOSS_REGISTRY", LOSSES)
     # Called from neosr/losses/, the models are not imported yet.
     when_imported("neosr.models.base", _attach)
-    when_imported("neosr.models.image", _attach_to_image)
     when_imported("neosr.utils.logger", message_logger.attach)
 
 
 def _attach(base_module: ModuleType) -> None:
     serve_models(base_module.base, [loss.__name__ for loss in LOSSES], _warn)
-
-
-def _attach_to_image(image_module: ModuleType) -> None:
-    steps.attach_to_one(image_module.image, _iteration)
+    steps.attach(base_module.base, _iteration)
 
 
 def _iteration(model: Any, current_iter: int) -> int:

@@ -1,12 +1,12 @@
-"""A host's classes are changed once, however often, and in however many copies of this package, that is asked for."""
+"""Notes on a host's class or module which of our changes it has: none is made twice, even by a second copy of us."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def first_time(owner: type[Any], what: str) -> bool:
-    """Say whether ``what`` is now done to a class for the first time; it is noted there, and outlives a reload."""
+def first_time(owner: Any, what: str) -> bool:
+    """Note on a class or module that ``what`` is done to it, which outlives a reload; say whether it was not yet."""
     done: set[str] = vars(owner).get("_clp_done", set())
     owner._clp_done = done | {what}
     return what not in done

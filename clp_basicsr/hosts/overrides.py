@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clp_basicsr.hosts.construction import before_construction
+from clp_basicsr.hosts.once import first_time
 
 Around = Callable[..., Any]
 """Is called with the model, its own method, and what that was called with, of which nothing is known."""
@@ -15,7 +16,7 @@ _wrapped: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def wrap_overrides(base_model: Any, name: str, around: Around) -> None:
-    """Let ``around`` stand for a method of every class whose models are made from now on.
+    """Let ``around`` stand for a method of every class whose models are made from now on; once is enough.
 
     Where one of them calls its parent's, that is a wrapped one too.
 
@@ -24,6 +25,8 @@ def wrap_overrides(base_model: Any, name: str, around: Around) -> None:
         name: the method's.
         around: has to call the method it is given, and to return what that returns.
     """
+    if not first_time(base_model, name):
+        return
 
     def wrap(model: type, _: Mapping[str, Any]) -> None:
         order = model.__mro__

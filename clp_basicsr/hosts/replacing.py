@@ -6,13 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_NOTHING = object()
+
 
 @contextmanager
 def replaced(owner: Any, name: str, substitute: Any) -> Iterator[None]:
-    """Set an attribute for the time of a ``with`` block."""
-    original = getattr(owner, name)
+    """Set an attribute for the time of a ``with`` block; one that was not there, such as ``open``, is gone then."""
+    original = getattr(owner, name, _NOTHING)
     setattr(owner, name, substitute)
     try:
         yield
     finally:
-        setattr(owner, name, original)
+        if original is _NOTHING:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, original)

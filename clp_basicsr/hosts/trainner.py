@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-import re
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
-from clp_basicsr.hosts import steps
-from clp_basicsr.hosts.holders import HeldLoss, remember
+from clp_basicsr import clock
+from clp_basicsr.gradients import PixelLoss, set_pixel_loss
+from clp_basicsr.hosts.holders import HeldLoss, held_losses, remember
 from clp_basicsr.hosts.import_hook import when_imported
+from clp_basicsr.hosts.overrides import wrap_overrides
 from clp_basicsr.hosts.registering import register_own
+from clp_basicsr.hosts.weighting import host_multiplies
+
+_PIXEL_LOSSES = ("L1Loss", "MSELoss", "CharbonnierLoss")
 
 
 class CLPLoss(HeldLoss):
@@ -24,6 +28,7 @@ class CLPLoss(HeldLoss):
     """
 
     host_multiplies = True
+    """Whether the host multiplies by ``loss_weight``; looked up in its source at each step."""
 
     def forward(self, sr: Tensor, target: Tensor, lr: Tensor | None = None) -> Tensor:
         """Return the loss, without its ``loss_weight`` where the host multiplies by that, 0-dim.
@@ -60,23 +65,51 @@ def register() -> None:
         raise ImportError("traiNNer-redux is not installed here. Call register() from inside its checkout.") from error
     register_own(registry, "traiNNer's LOSS_REGISTRY", [CLPLoss])
     # The models import the losses, so this runs in the middle of their import.
-    when_imported("traiNNer.models.base_model", lambda module: remember(module.BaseModel))
-    when_imported("traiNNer.models.sr_model", _attach_to_sr_model)
+    when_imported("traiNNer.models.base_model", _attach)
+    when_imported("torch._dynamo", _leave_out_of_graphs)
 
 
-def _attach_to_sr_model(sr_model_module: ModuleType) -> None:
-    _see_who_multiplies(sr_model_module)
-    steps.attach_to_one(sr_model_module.SRModel, _iteration)
+def _attach(base_model_module: ModuleType) -> None:
+    remember(base_model_module.BaseModel)
+    wrap_overrides(base_model_module.BaseModel, "optimize_parameters", _step)
 
 
-def _iteration(_: Any, current_iter: int, current_accum_iter: int = 0, apply_gradient: bool = True, **more: Any) -> int:
+def _leave_out_of_graphs(dynamo: ModuleType) -> None:
+    """Let ``use_compile`` pass over the loss, which counts, measures and draws; it has `compile` for its networks."""
+    CLPLoss.forward = dynamo.disable(CLPLoss.forward)  # type: ignore[method-assign]
+
+
+def _step(model: Any, optimize_parameters: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    clock.tell(model, _iteration(*args, **kwargs))
+    losses = [each for each in held_losses(model).values() if isinstance(each, CLPLoss)]
+    multiplies = host_multiplies(type(model), optimize_parameters)
+    for loss in losses:
+        loss.host_multiplies = multiplies
+        _check_negatives(loss, model)
+    if losses:
+        set_pixel_loss(model, _pixel_loss(model, multiplies))
+    return optimize_parameters(*args, **kwargs)
+
+
+def _iteration(current_iter: int, current_accum_iter: int = 0, apply_gradient: bool = True, **more: Any) -> int:
     """Its train.py counts an iteration with the last of the batches that are accumulated for it."""
     return current_iter if apply_gradient else current_iter + 1
 
 
-def _see_who_multiplies(sr_model_module: ModuleType) -> None:
-    try:
-        source = inspect.getsource(sr_model_module.SRModel)
-    except (OSError, TypeError):  # it came without
-        return
-    CLPLoss.host_multiplies = re.search(r"\bloss\.loss_weight\b", source) is not None
+def _pixel_loss(model: Any, multiplies: bool) -> PixelLoss | None:
+    """Return the model's loss of pixels, as strong as it counts; None where it has none."""
+    for loss in getattr(model, "losses", {}).values():
+        if type(getattr(loss, "_orig_mod", loss)).__name__ in _PIXEL_LOSSES:
+            weight = abs(loss.loss_weight) if multiplies else 1.0
+            return lambda sr, target: loss(sr, target) * weight
+    return None
+
+
+def _check_negatives(loss: CLPLoss, model: Any) -> None:
+    formats = {getattr(model.opt, f"{side}_pixel_format", "rgb") for side in ("input", "output")}
+    copies = [source.name for source in loss.sources if source.resembles_sr]
+    if copies and formats != {"rgb"}:
+        raise ValueError(
+            f"Argument `negatives` must be without {copies} here: they call a copy of `net_g` with `lq`, but this "
+            f"model has `input_pixel_format` and `output_pixel_format` {sorted(formats)}. With 'rgb' it works."
+        )

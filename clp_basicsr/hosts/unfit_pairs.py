@@ -6,6 +6,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
+from clp_basicsr.hosts.once import first_time
 from clp_basicsr.hosts.options.errors import OptionFileError
 
 
@@ -24,7 +25,7 @@ def name_the_file(transforms: ModuleType) -> None:
         transforms: ``basicsr.data.transforms``, before its data sets are imported, which take the function from it.
     """
     original = getattr(transforms, "paired_random_crop", None)
-    if original is None or hasattr(original, "__wrapped__"):
+    if original is None or not first_time(transforms, "paired_random_crop"):
         return
 
     @functools.wraps(original)

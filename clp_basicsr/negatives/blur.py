@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clp_basicsr import arguments
 from clp_basicsr.negatives.base import MOST, Negative, Source, Step
-from clp_basicsr.negatives.draws import Draws
+from clp_basicsr.negatives.draws import Draws, beside
 
 _WIDEST = 255
 
@@ -64,8 +64,7 @@ class BlurredGT(Source):
 
     def _blurred(self, images: Tensor, random: np.random.Generator) -> Tensor:
         kernels = np.stack([self._kernel(random) for _ in range(len(images))])
-        weight = torch.from_numpy(kernels).to(images.device, images.dtype, non_blocking=True)
-        return blurred(images, weight)
+        return blurred(images, beside(images, kernels))
 
     def _kernel(self, random: np.random.Generator) -> np.ndarray:
         """Return a 1-D kernel, zeros around it up to the largest width."""

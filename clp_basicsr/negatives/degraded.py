@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from clp_basicsr import arguments
 from clp_basicsr.images import resize_to
 from clp_basicsr.negatives.base import MOST, Negative, Source, Step
-from clp_basicsr.negatives.draws import Draws
+from clp_basicsr.negatives.draws import Draws, beside
 
 
 class DegradedLR(Source):
@@ -58,5 +57,5 @@ class DegradedLR(Source):
         size = max(1, round(height * scale)), max(1, round(width * scale))
         images = F.interpolate(step.lr, size=size, mode="area")
         noise = random.standard_normal(images.shape, dtype=np.float32) * random.uniform(*self.noise)
-        images = images + torch.from_numpy(np.asarray(noise)).to(images.device, images.dtype, non_blocking=True)
+        images = images + beside(images, np.asarray(noise))
         return resize_to(images, (step.target.shape[-2], step.target.shape[-1]))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
 
 from clp_basicsr import arguments
 
@@ -31,3 +36,9 @@ class Draws:
             self._generator = np.random.default_rng([self.seed, self.twin, rank, iteration])
             self._iteration = iteration
         return self._generator
+
+
+def beside(images: Tensor, drawn: NDArray[Any]) -> Tensor:
+    """Return what was drawn in the type of ``images`` and on their device; nothing waits for it where that is safe."""
+    # MPS may read what it copies later, when it is freed (pytorch issue 139550).
+    return torch.from_numpy(drawn).to(images.dtype).to(images.device, non_blocking=images.device.type != "mps")

@@ -68,7 +68,9 @@ class LaggedNetwork(Source):
         network = self._refreshed(current, iteration)
         try:
             output = network(step.given_lr)
-        except TypeError as error:
+        except (TypeError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             raise TypeError(
                 f"The negative `{self.name}` calls a copy of `net_g` with the LR batch alone, which fails: "
                 f"{reason(error)} It serves models that turn `lq` into SR directly."
@@ -127,6 +129,10 @@ def _network_of(model: Any | None, source: str) -> nn.Module:
             + ("bound to no model" if model is None else f"bound to a {type(model).__name__} without one")
             + ". Bind it once: loss.bind(model). In BasicSR this happens by itself."
         )
-    while isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        network = network.module
-    return network
+    while True:
+        if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            network = network.module
+        elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):  # what torch.compile puts around it
+            network = inner
+        else:
+            return network

@@ -115,3 +115,29 @@ def test_what_would_wait_is_noticed(fake_device: FakeTensorMode) -> None:
             torch.rand(2).to(DEVICE, non_blocking=True)
             torch.where(image > 0, image, 0.0)
         assert not seen.noted
+
+
+class NoDoubles(TorchDispatchMode):
+    """As Apple's GPUs, which have no float64."""
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
+    ) -> Any:
+        returned = function(*arguments, **(keywords or {}))
+        computed = [each for each in tree_leaves(returned) if isinstance(each, Tensor)]
+        # Numbers of numpy's are on the CPU, and these operations compute nothing.
+        if any(each.dtype == torch.float64 for each in computed) and "detach" not in str(function):
+            raise TypeError(f"{function} makes float64")
+        return returned
+
+
+@pytest.mark.parametrize("keywords", SETTINGS, ids=str)
+def test_nothing_is_computed_in_float64_on_the_device(keywords: dict[str, Any]) -> None:
+    loss = CLPLoss(**RANDOM, **{name: value for name, value in keywords.items() if name != "negatives"})
+    sr, target, lr = (torch.rand(2, 3, side, side) for side in (64, 64, 16))
+    with NoDoubles():
+        loss(sr.requires_grad_(), target, lr).backward()
+        assert loss.diagnostics is not None
+        assert loss.diagnostics.read().layers
+    with pytest.raises(TypeError, match="makes float64"), NoDoubles():
+        sr.detach().double()

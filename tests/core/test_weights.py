@@ -120,6 +120,14 @@ def test_damaged_download_in_torchs_cache(tmp_path: Path, monkeypatch: pytest.Mo
     assert str(cached) in str(caught.value)
 
 
+def test_a_cache_that_cannot_be_written_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "file" / "hub"))
+    with pytest.raises(FileNotFoundError, match=r"Set TORCH_HOME to a folder that can be written to"):
+        shallow(None)
+
+
 @pytest.mark.parametrize("name", ["no.pth", "no.safetensors", "folder"])
 def test_missing_file(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()

@@ -1,5 +1,6 @@
 """`weights="random"`: the same every time, the caller's random state untouched, and said once."""
 
+import pickle
 import random
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -114,3 +115,17 @@ def test_a_checkpoint_folder_gives_its_architecture(dino_folder: Path, photo_bat
     drawn = untrained(str(dino_folder))
     assert drawn.layer_weights == CLPLoss(str(dino_folder)).layer_weights
     assert drawn(*images) != CLPLoss(str(dino_folder))(*images)
+
+
+@pytest.mark.parametrize("model", [*NETWORKS, "random_convs"])
+def test_the_generators_of_gpus_stay_as_a_host_has_seeded_them(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BasicSR seeds them before it builds its losses, otherwise in each process."""
+    seeded: list[object] = []
+    for owner, name in ((torch.cuda, "manual_seed_all"), (torch.mps, "manual_seed"), (torch.xpu, "manual_seed_all")):
+        monkeypatch.setattr(owner, name, seeded.append)
+    torch.manual_seed(7)
+    assert seeded  # or this would notice nothing
+    del seeded[:]
+    built = CLPLoss(preset="rlfn") if model == "random_convs" else untrained(model)
+    pickle.loads(pickle.dumps(built))
+    assert not seeded

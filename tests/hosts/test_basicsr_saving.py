@@ -262,11 +262,15 @@ def test_room_is_that_of_the_file_system_itself(part: str, tmp_path: Path) -> No
 def test_images_of_a_validation_on_a_full_disk(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenCV only says that it failed, and BasicSR no more than that."""
+    """OpenCV would only say that it failed, and BasicSR no more than that."""
+
+    def refuse(path: Path, _: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
     options = with_validation(train_options(pairs, total_iter=1), pairs, every=1)
     options["val"]["save_img"] = True
     file = str(write(options, tmp_path))
-    monkeypatch.setattr("cv2.imwrite", lambda *_: False)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     with isolated(tmp_path):
         assert main(["train", "-opt", file]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
@@ -276,3 +280,14 @@ def test_images_of_a_validation_on_a_full_disk(
 def test_other_errors_of_the_disk_are_left_as_they_are() -> None:
     with pytest.raises(PermissionError, match="options"), named_if_the_disk_is_full():
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "options.yml")
+
+
+def test_a_disk_that_is_read_only_is_what_the_error_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only") as caught, whole_file(tmp_path / "a.png"):
+        pass
+    assert caught.value.filename == str(tmp_path / "a.png")

@@ -84,7 +84,14 @@ PACKAGE = {
                     "cpu", memory_format=torch.channels_last, non_blocking=True
                 )
 
+            def count_accumulated(self):
+                # In both methods, as in image.py: with an even `accumulate` it steps where one would not think.
+                self.n_accumulated += 1
+                if self.n_accumulated >= self.accum_iters:
+                    self.n_accumulated = 0
+
             def closure(self, current_iter):
+                self.count_accumulated()
                 output = torch.nn.functional.pixel_shuffle(self.net_g(self.lq), 4)
                 self.output = torch.clamp(output, 1 / 255, 1)
                 with torch.inference_mode():
@@ -98,8 +105,9 @@ PACKAGE = {
                 return l_g_total
 
             def optimize_parameters(self, current_iter):
+                self.count_accumulated()
                 self.closure(current_iter)
-                if current_iter % self.accum_iters == 0:
+                if self.n_accumulated % self.accum_iters == 0:
                     self.optimizer.step()
                     self.optimizer.zero_grad(set_to_none=True)
     """,
@@ -129,7 +137,7 @@ def stand_in(tmp_path: Path) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(line.removeprefix("        ") for line in text.splitlines()))
     torch.manual_seed(0)
-    batches = [torch.rand(2, 3, 32, 32) for _ in range(4)]
+    batches = [torch.rand(2, 3, 32, 32) for _ in range(6)]
     torch.save([{"gt": gt, "lq": F.avg_pool2d(gt, 4)} for gt in batches], tmp_path / "batches.pt")
     torch.save(torch.nn.Conv2d(3, 48, 1).state_dict(), tmp_path / "network.pt")
     return tmp_path
@@ -137,7 +145,7 @@ def stand_in(tmp_path: Path) -> Path:
 
 def save_options(folder: Path, **options: object) -> None:
     perceptual = {"type": "clp_loss", **PERCEPTUAL, "start_iter": 1}
-    torch.save({"train": {"perceptual_opt": perceptual}, "accumulate": 2, **options}, folder / "options.pt")
+    torch.save({"train": {"perceptual_opt": perceptual}, "accumulate": 3, **options}, folder / "options.pt")
 
 
 @pytest.mark.filterwarnings("ignore:weights=.random.")
@@ -151,12 +159,12 @@ def test_steps_on_a_clamped_output(stand_in: Path) -> None:
     network, loss = torch.nn.Conv2d(3, 48, 1), CLPLoss(**PERCEPTUAL)  # type: ignore[arg-type]
     network.load_state_dict(torch.load(stand_in / "network.pt"))
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
-    assert [log["l_g_percep"] for log in out["logs"][:2]] == [0, 0]  # iteration 1 is two batches
-    for batch, log in list(zip(torch.load(stand_in / "batches.pt"), out["logs"], strict=True))[2:]:
+    assert [log["l_g_percep"] for log in out["logs"][:3]] == [0, 0, 0]  # iteration 1 is three batches
+    for batch, log in list(zip(torch.load(stand_in / "batches.pt"), out["logs"], strict=True))[3:]:
         sr = F.pixel_shuffle(network(batch["lq"]), 4).clamp(1 / 255, 1)
         assert (sr == 1 / 255).any()  # else this would say nothing about the clamp
         value = loss(sr, batch["gt"], batch["lq"])
-        (value / 2).backward()
+        (value / 3).backward()
         assert log["l_g_percep"] == pytest.approx(value.item(), rel=1e-4)
         assert {"clp_pull", "clp_push", "clp_active"} <= set(log)
     optimizer.step()

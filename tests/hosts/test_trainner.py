@@ -7,11 +7,13 @@ divided by ``accum_iters`` outside; ``use_compile`` compiles them. traiNNer/loss
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from clp_basicsr.hosts.weighting import host_multiplies
 from hosts.runs import python, succeeded
 
 PACKAGE = {
@@ -36,69 +38,162 @@ PACKAGE = {
                 self.opt = opt
     """,
     "traiNNer/models/sr_model.py": """
+        import torch
         from traiNNer.losses import clp_loss
         from traiNNer.models.base_model import BaseModel
         from traiNNer.utils.registry import LOSS_REGISTRY
 
+        class L1Loss(torch.nn.L1Loss):
+            def __init__(self, loss_weight):
+                super().__init__()
+                self.loss_weight = loss_weight
+
         class SRModel(BaseModel):
             def __init__(self, opt):
                 super().__init__(opt)
-                self.losses, self.schedulers, self.accum_iters = {}, [], 2
-                for loss in [opt]:
+                self.losses, self.schedulers, self.accum_iters = {}, [], opt.accum_iter
+                self.net_g = torch.nn.Upsample(scale_factor=4)
+                for loss in opt.losses:
                     assert "loss_weight" in loss, f"{loss['type']} must define loss_weight"
-                    if float(loss["loss_weight"]) > 0:
-                        self.losses["l_g_clp"] = LOSS_REGISTRY["CLPLoss"](**loss)
+                    kind = LOSS_REGISTRY["CLPLoss"] if loss["type"] == "CLPLoss" else L1Loss
+                    label = f"l_g_{loss['type'].lower().removesuffix('loss')}"
+                    self.losses[label] = kind(**{name: value for name, value in loss.items() if name != "type"})
+                    if opt.use_compile:
+                        self.losses[label] = torch.compile(self.losses[label], backend="eager")
 
             def optimize_parameters(self, current_iter, current_accum_iter, apply_gradient):
+                lq_target = {}
                 l_g_total = 0
-                for loss in self.losses.values():
-                    l_g_total += loss(self.output, self.gt) * abs(loss.loss_weight) / self.accum_iters
+                for label, loss in self.losses.items():
+                    target = self.gt if loss.loss_weight >= 0 else lq_target
+                    value = loss(self.output, target) * abs(loss.loss_weight)
+                    l_g_total += value / self.accum_iters
+                    lq_target[label] = value.detach()
+                self.values = lq_target
                 return l_g_total
     """,
-    "run.py": """
+    "common.py": """
         import torch
+        import torch._dynamo  # train.py has imported everything there is by now: nothing is imported any more
+        from types import SimpleNamespace
         from traiNNer.models.sr_model import SRModel
         from clp_basicsr import CLPLoss
-        from clp_basicsr.hosts.trainner import register
 
-        register()
-        options = {"model": "vgg", "weights": "random", "layer_weights": {"relu1_2": 1.0}, "loss_weight": 0.02}
+        NETWORK = {"model": "vgg", "weights": "random", "layer_weights": {"relu1_2": 1.0}}
+        CLP = {"type": "CLPLoss", "loss_weight": 0.02, **NETWORK}
         batch = torch.load("batch.pt")
         batch["sr"].requires_grad_()
-        expected = CLPLoss(**options)(batch["sr"], batch["gt"], batch["lq"]) / 2
 
-        def values(compiles, first, last, **more):
-            # As train.py, whose iterations have two batches each.
-            model = SRModel(options | more)
-            if compiles:
-                model.losses = {label: torch.compile(loss, backend="eager") for label, loss in model.losses.items()}
+        def built(*losses, accum_iter=2, use_compile=False, **formats):
+            model = SRModel(SimpleNamespace(losses=losses, accum_iter=accum_iter, use_compile=use_compile, **formats))
             model.output, model.gt, model.lq = batch["sr"], batch["gt"], batch["lq"]
-            return [
-                model.optimize_parameters(done + part, current_accum_iter=1 - part, apply_gradient=part == 1)
-                for done in range(first - 1, last)
-                for part in (0, 1)
-            ]
+            return model
 
-        for compiles in (False, True):
-            for seen in values(compiles, 1, 1):
+        def steps(model, first, last):
+            # As train.py, whose iterations have `accum_iter` batches each.
+            batches = model.accum_iters
+            return [
+                model.optimize_parameters(done + (part == batches - 1), (part + 1) % batches, part == batches - 1)
+                for done in range(first - 1, last)
+                for part in range(batches)
+            ]
+    """,
+    "run.py": """
+        from common import *
+
+        expected = CLPLoss(loss_weight=0.02, **NETWORK)(batch["sr"], batch["gt"], batch["lq"]) / 2
+        for use_compile in (False, True):
+            for seen in steps(built(CLP, use_compile=use_compile), 1, 1):
                 assert seen.shape == ()
                 torch.testing.assert_close(seen, expected, rtol=1e-5, atol=0)
-        later = [value > 0 for value in values(False, 1, 4, start_iter=2)]
+        later = [value > 0 for value in steps(built(CLP | {"start_iter": 2}), 1, 4)]
         assert later == [False] * 4 + [True] * 4, later
-        resumed = [value > 0 for value in values(False, 3, 3, start_iter=2)]
+        resumed = [value > 0 for value in steps(built(CLP | {"start_iter": 2}), 3, 3)]
         assert resumed == [True, True], resumed
+    """,
+    "compiled.py": """
+        from common import *
+
+        negatives = ["lr", {"type": "lagged", "every": 3}, {"type": "blur", "seed": 0}]
+        stateful = CLP | {"auto_weight": 0.1, "warmup_iter": 20, "negatives": negatives}
+        eager, compiled = (steps(built(stateful, use_compile=each), 1, 12) for each in (False, True))
+        assert eager == compiled, (eager, compiled)
+    """,
+    "share.py": """
+        from common import *
+
+        def gradient(model):
+            return torch.autograd.grad(model.optimize_parameters(1, 0, True), batch["sr"])[0]
+
+        for weight in (0.1, 10.0):
+            pixel = {"type": "L1Loss", "loss_weight": weight}
+            own = gradient(built(pixel, accum_iter=1))
+            both = gradient(built(pixel, CLP | {"loss_weight": 1e6, "auto_weight": 0.1}, accum_iter=1))
+            share = (both - own).norm() / own.norm()
+            assert abs(share - 0.1) < 1e-3, (weight, share)
+    """,
+    "formats.py": """
+        from common import *
+
+        model = built(CLP | {"negatives": "lagged"}, input_pixel_format="y", output_pixel_format="rgb")
+        try:
+            model.optimize_parameters(1, 0, True)
+        except ValueError as error:
+            assert "must be without ['lagged']" in str(error) and "['rgb', 'y']" in str(error)
+        else:
+            raise AssertionError("a copy of a network of luma got RGB")
     """,
 }
 
 
-@pytest.mark.parametrize("multiplies", [True, False])
-def test_weight_counts_once_lr_is_the_models_own_and_iterations_are_train_pys(multiplies: bool, tmp_path: Path) -> None:
+def written(folder: Path, *, multiplies: bool = True) -> Path:
     for name, text in PACKAGE.items():
         text = text if multiplies else text.replace(" * abs(loss.loss_weight)", "")
-        file = tmp_path / name
+        file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(line.removeprefix("        ") for line in text.splitlines()))
     gt = torch.rand(2, 3, 32, 32)
-    torch.save({"sr": gt * 0.9, "gt": gt, "lq": F.avg_pool2d(gt, 4)}, tmp_path / "batch.pt")
+    torch.save({"sr": gt * 0.9, "gt": gt, "lq": F.avg_pool2d(gt, 4)}, folder / "batch.pt")
+    return folder
 
-    succeeded(python("run.py", folder=tmp_path))
+
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_weight_counts_once_lr_is_the_models_own_and_iterations_are_train_pys(multiplies: bool, tmp_path: Path) -> None:
+    succeeded(python("run.py", folder=written(tmp_path, multiplies=multiplies)))
+
+
+def test_a_compiled_loss_counts_measures_and_draws_as_it_does_otherwise(tmp_path: Path) -> None:
+    succeeded(python("compiled.py", folder=written(tmp_path)))
+
+
+def test_auto_weight_is_a_share_of_the_hosts_own_pixel_loss(tmp_path: Path) -> None:
+    succeeded(python("share.py", folder=written(tmp_path)))
+
+
+def test_copies_of_networks_that_take_no_rgb_are_refused(tmp_path: Path) -> None:
+    succeeded(python("formats.py", folder=written(tmp_path)))
+
+
+class _Multiplies:
+    def step(self, loss: Any) -> Any:
+        value = loss()
+        value *= loss.loss_weight
+        return value
+
+
+class _InheritsIt(_Multiplies):
+    pass
+
+
+class _LeavesItToTheLoss(_Multiplies):
+    def step(self, loss: Any) -> Any:
+        if loss.loss_weight < 0:  # multiplies nothing by loss_weight
+            return 0
+        return 2 * loss()
+
+
+@pytest.mark.parametrize(
+    ("model", "multiplies"), [(_Multiplies, True), (_InheritsIt, True), (_LeavesItToTheLoss, False)]
+)
+def test_who_multiplies_is_said_by_the_class_whose_step_it_is(model: type[Any], multiplies: bool) -> None:
+    assert host_multiplies(model, model().step) == multiplies

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clp_basicsr.hosts.options.encoding import read_text
 from clp_basicsr.hosts.options.errors import OptionFileError
 from clp_basicsr.messages import reason, shown
 
@@ -69,8 +70,7 @@ def _read(path: Path) -> dict[str, Any]:
     from basicsr.utils.options import ordered_yaml
 
     try:
-        with path.open() as file:  # in the encoding in which BasicSR reads it, whatever that is
-            text = file.read()
+        text = read_text(path)
         loader = ordered_yaml()[0]
         options, root = yaml.load(text, Loader=loader), yaml.compose(text, Loader=loader)
     except Exception as error:  # PyYAML lets through what it meets: bytes, dates, tags, keys that no mapping takes
