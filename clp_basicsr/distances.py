@@ -39,7 +39,7 @@ class Distance(NamedTuple):
     order: int | None = None
     """Of the norm over positions, where it is one: 2 for the root of the sum of squares, 1 for the sum."""
     least_gap: float = 0.1
-    """Share of the size as which a smaller gap counts."""
+    """A gap below this share of the size of GT's features counts as that share."""
 
     def __repr__(self) -> str:
         """Show the name alone: a criterion is printed with its distance."""
@@ -54,8 +54,8 @@ def _unit(features: Tensor) -> Tensor:
     # sqrt(|x|^2 + eps^2): a position where a ReLU left nothing has a direction of length 0 and a
     # bounded gradient, where x / |x| has none.
     features = at_least_float32(features)
-    norm = features.square().sum(-3, keepdim=True).add(_SMALLEST_NORM**2).sqrt()
-    return features / norm
+    length = features.square().sum(-3, keepdim=True).add(_SMALLEST_NORM**2).sqrt()
+    return features / length
 
 
 def _cosine(first: Tensor, second: Tensor, scale: float = 1.0, eps: float = 0.0) -> Tensor:

@@ -31,14 +31,14 @@ def features_in_range(run: Callable[[Tensor], dict[str, Tensor]], images: Tensor
 
     No image may have a part in another's maps. There is no second derivative.
     """
-    entering, scales = _Leave.apply(images)
+    entering, scales = _UnscaleGradient.apply(images)
     maps = run(entering)
-    widened = _Enter.apply(scales, *maps.values())
+    widened = _ScaleGradient.apply(scales, *maps.values())
     return dict(zip(maps, widened))
 
 
-class _Leave(torch.autograd.Function):
-    """Takes back the scales, which arrive as if they were the gradient of its second output."""
+class _UnscaleGradient(torch.autograd.Function):
+    """Before the network: takes back the scales, which arrive as if they were the gradient of its second output."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,9 @@ class _Leave(torch.autograd.Function):
         return gradient / scales
 
 
-class _Enter(torch.autograd.Function):
+class _ScaleGradient(torch.autograd.Function):
+    """Behind the network: brings each image's gradient to a size of which float16 has digits."""
+
     @staticmethod
     def forward(ctx: Any, scales: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
         ctx.dtypes = [each.dtype for each in maps]

@@ -1,18 +1,18 @@
-"""How strong the loss pulls at the SR image, beside the pixel loss."""
+"""How large the loss's gradient at the SR image is, beside the pixel loss's."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clp_basicsr.autograd_graphs import walked_twice
 from clp_basicsr.binding import BoundModule
-from clp_basicsr.messages import reason
+from clp_basicsr.messages import reason, warn
 
 PixelLoss = Callable[[Tensor, Tensor], Tensor]
 _PIXEL_LOSS = "_clp_pixel_loss"
@@ -53,12 +53,6 @@ def _kept_as_it_is() -> AbstractContextManager[None]:
     return hooks
 
 
-def inside_a_backward_pass() -> bool:
-    """Say whether this is computed in one, as by torch.utils.checkpoint, which computes again what it did not keep."""
-    task = getattr(torch._C, "_current_graph_task_id", lambda: -1)
-    return not torch.compiler.is_compiling() and task() != -1
-
-
 def _pixel_loss(sr: Tensor, target: Tensor, model: Any | None) -> Tensor:
     own = getattr(model, _PIXEL_LOSS, None) or getattr(model, "cri_pix", None)
     if own is None:
@@ -66,11 +60,10 @@ def _pixel_loss(sr: Tensor, target: Tensor, model: Any | None) -> Tensor:
     value, problem = _asked(own, sr, target)
     if value is not None:
         return value
-    warnings.warn(
+    warn(
         "CLPLoss measures its gradient beside that of the model's pixel loss, which must be called as "
         f"`cri_pix(sr, gt)` and give a number, but this {problem}. L1 stands in for it, in `auto_weight` and in "
-        "`gradient_ratio`.",
-        stacklevel=2,
+        "`gradient_ratio`."
     )
     return F.l1_loss(sr, target)
 
@@ -93,31 +86,3 @@ def _why_no_loss(value: object) -> str:
     if value.numel() != 1:
         return f"gives {value.numel()} numbers"
     return "" if value.requires_grad else "gives one without gradient"
-
-
-def keep_buffers() -> None:
-    """Let graphs that are compiled from now on keep their buffers, so that they can be walked twice, by whomever.
-
-    For good and everywhere: torch looks at it again in the walk, and there in the threads of the GPUs, which from torch
-    2.14 on do not see what is set in this one.
-    """
-    config = _config_with_donated_buffers()
-    if config is not None:
-        config.donated_buffer = False
-        setting: Any = getattr(config, "_config", {}).get("donated_buffer")
-        if hasattr(setting, "default"):
-            setting.default = False
-
-
-def walked_twice() -> AbstractContextManager[None]:
-    """Let graphs that somebody else compiled, and that are walked inside, keep their buffers for a second walk."""
-    config = None if torch.compiler.is_compiling() else _config_with_donated_buffers()
-    return nullcontext() if config is None else cast(AbstractContextManager[None], config.patch(donated_buffer=False))
-
-
-def _config_with_donated_buffers() -> Any | None:
-    try:
-        from torch._functorch import config
-    except ImportError:  # it is torch's own affair; without it, graphs are walked as they are
-        return None
-    return config if hasattr(config, "donated_buffer") else None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clp_basicsr.criteria import Criterion
+from clp_basicsr.criteria.base import Layer
 from clp_basicsr.float16_range import features_in_range
 from clp_basicsr.frames import as_images
 from clp_basicsr.images import at_least_float32, check_images, resize_to
@@ -21,6 +22,19 @@ from clp_basicsr.references import References
 from clp_basicsr.tiles import OVERLAP, SIZE, TiledNetwork
 
 
+class LayerNumbers(NamedTuple):
+    """What a layer's maps come to."""
+
+    to_target: float
+    """d(sr, gt): for ``l2`` the root mean square over channels, else the mean."""
+    to_negative: float
+    """d(sr, negative), likewise."""
+    pull: float
+    push: float
+    loss: float
+    """Its part of the loss, at weight 1."""
+
+
 @dataclass(frozen=True)
 class LayerView:
     """One layer at one image."""
@@ -29,12 +43,7 @@ class LayerView:
     """Four maps ``(h, w)``, on the CPU."""
     gradient: Tensor
     """Norm over colours of the gradient of its part of the loss at the SR image, ``(H, W)``."""
-    to_target: float
-    """d(sr, gt): for ``l2`` the root mean square over channels, else the mean."""
-    to_negative: float
-    """d(sr, negative), likewise."""
-    pull: float
-    push: float
+    numbers: LayerNumbers
     loss_share: float
     """Its part of the loss; all layers' add up to 1."""
     gradient_share: float
@@ -63,20 +72,6 @@ class Inspection:
     """Kinds of negatives that only a training run has."""
 
 
-class _Features(NamedTuple):
-    anchor: Tensor
-    positive: Tensor
-    negatives: Tensor
-
-
-class _Numbers(NamedTuple):
-    to_target: float
-    to_negative: float
-    pull: float
-    push: float
-    loss: float
-
-
 def inspect(
     loss: CLPLoss, sr: Tensor, target: Tensor, lr: Tensor, *, tile: int = SIZE, overlap: int = OVERLAP
 ) -> Inspection:
@@ -102,14 +97,15 @@ def inspect(
     with torch.no_grad():
         negatives, criterion, left_out = alone(loss, gt, small, lr)
         references = References.of(gt, negatives)
+    loss.extractor.make_ready(shown)  # tiles are large enough where the image may not be
     extract = partial(features_in_range, loss.features) if loss.extractor.computes_in_float16 else loss.features
     network = TiledNetwork(extract, shown, tile, overlap)
     seen, anchors = network.features(references.images()), network.features(shown)
-    views: dict[str, tuple[LayerMaps, _Numbers]] = {}
+    views: dict[str, tuple[LayerMaps, LayerNumbers]] = {}
     at_features: dict[str, Tensor] = {}
     normaliser = criterion.normaliser(list(loss.layer_weights.values()))
     for layer in list(anchors):
-        features = _Features(anchors.pop(layer), *references.split(seen.pop(layer)))
+        features = anchors.pop(layer), *references.split(seen.pop(layer))
         maps, numbers, at_features[layer] = _view(criterion, features, loss.layer_weights[layer], normaliser)
         views[layer] = LayerMaps(*(network.crop(each)[0].cpu() for each in maps)), numbers
     gradients = {layer: _at_the_hosts(sr, each, loss) for layer, each in network.gradients(shown, at_features).items()}
@@ -119,9 +115,7 @@ def inspect(
     return Inspection(
         images=_on_cpu({"LR": resize_to(small, (gt.shape[-2], gt.shape[-1])), "SR": shown, "GT": gt}),
         layers={
-            layer: LayerView(
-                maps, _norm(gradients[layer]), *numbers[:4], loss_share=of_loss, gradient_share=of_gradient
-            )
+            layer: LayerView(maps, _norm(gradients[layer]), numbers, of_loss, of_gradient)
             for (layer, (maps, numbers)), (of_loss, of_gradient) in zip(views.items(), shares)
         },
         loss=sum(parts_of_loss),
@@ -136,8 +130,8 @@ def inspect(
 
 
 def _view(
-    criterion: Criterion, features: _Features, weight: float, normaliser: float
-) -> tuple[LayerMaps, _Numbers, Tensor]:
+    criterion: Criterion, features: Layer, weight: float, normaliser: float
+) -> tuple[LayerMaps, LayerNumbers, Tensor]:
     """Return maps and numbers of a layer, and the gradient of its part of the loss at SR's features."""
     anchor, positive, negatives = features
     with torch.enable_grad():
@@ -147,7 +141,7 @@ def _view(
         (gradient,) = torch.autograd.grad(value, anchor)
     maps = layer_maps(criterion, anchor.detach(), positive, negatives, weight)
     distance = criterion.distance
-    numbers = _Numbers(
+    numbers = LayerNumbers(
         map_value(maps.to_target, distance),
         map_value(maps.to_negative, distance),
         float(terms.pull),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clp_basicsr import arguments
+from clp_basicsr.autograd_graphs import inside_a_backward_pass
 from clp_basicsr.balance import Balance
 from clp_basicsr.binding import BoundModule
 from clp_basicsr.chunks import evaluate_in_chunks, merged
@@ -24,7 +25,6 @@ from clp_basicsr.extractors.precision import PRECISIONS
 from clp_basicsr.float16_range import features_in_range
 from clp_basicsr.frames import as_images
 from clp_basicsr.gpu.distances import make_ready
-from clp_basicsr.gradients import inside_a_backward_pass
 from clp_basicsr.images import as_rgb, at_least_float32, check_images, check_tensor
 from clp_basicsr.negatives import (
     Negative,
@@ -128,7 +128,7 @@ class CLPLoss(BoundModule):
             negatives: the images to push away from: names out of `clp_basicsr.negatives.SOURCES` ("lr",
                 "blur", "degraded", "lagged", "ema", "files", "batch") or mappings with their settings, such as
                 ``["lr", {"type": "blur", "count": 3}]``.
-            align_corners: resize LR as the first implementation did; shifts the negative.
+            align_corners: resize LR as the first CLPLoss did; shifts the negative.
             invert_equal_pixels: replace negative pixels equal to GT by ``1 - GT``, as the first
                 implementation did; kills the loss on images with borders.
             use_input_norm: normalise with the mean and standard deviation of the network's training: ImageNet's
@@ -237,7 +237,7 @@ class CLPLoss(BoundModule):
         sr = at_least_float32(sr)  # in float16 its gradient, which is measured, would underflow
         probe = self._probe if self._probe is not None and self._probe.gradient_is_due(sr) else None
         if probe is not None:
-            sr = sr.view_as(sr)  # the host's other losses have their gradients at the tensor behind it
+            sr = sr.view_as(sr)  # of our own: what arrives there is this loss's gradient alone
         value = self.evaluate(sr, target, lr)
         self.weight = self._full_weight(value, sr, target) * strength
         loss = value * self.weight

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
@@ -51,6 +53,14 @@ def needs_package(what: str, package: str, cure: str, error: ImportError | None 
     if error is not None and (error.name or "").partition(".")[0] != package.replace("-", "_"):
         state = f"cannot be imported ({reason(error)})"
     return f"{what} needs the package '{package}', which {state}. {cure}"
+
+
+def warn(text: str) -> None:
+    """Warn as from the line outside this package that led here."""
+    level, frame = 1, sys._getframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
+    warnings.warn(text, stacklevel=level)
 
 
 def shown(given: object) -> str:

@@ -1,4 +1,4 @@
-"""What of a loss a single image is enough for: no training run that brings negatives, no batch of others."""
+"""The part of a loss that one image can show: no negatives that take a training run or other images."""
 
 from __future__ import annotations
 

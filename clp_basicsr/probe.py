@@ -72,7 +72,7 @@ class Probe:
     ) -> None:
         """Measure the gradient of ``loss`` at the SR image when the host's backward pass comes by.
 
-        One of our own would keep all activations up to its end, and so decide the peak of a training's memory.
+        A backward pass of our own would hold all activations meanwhile, and set the peak of a training's memory.
 
         Args:
             loss: what the call returns.
@@ -85,7 +85,7 @@ class Probe:
         arriving: list[Tensor] = []  # what the host multiplies its losses by: a scale for float16, 1 / accumulate
 
         def note(gradient: Tensor) -> None:
-            if not arriving:  # the gradient of a gradient, which does not come by the loss itself
+            if not arriving:  # a second derivative reaches `sr` without passing `loss`
                 return
             own = gradient.detach().float().square().sum().sqrt() / (arriving.pop().detach().abs() * weight)
             ratio = own / pixel.sqrt().clamp(min=torch.finfo(pixel.dtype).tiny)

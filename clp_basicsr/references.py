@@ -22,7 +22,7 @@ class References:
 
     @classmethod
     def of(cls, target: Tensor, negatives: Iterable[Negative]) -> References:
-        """Collect the images, equal objects once."""
+        """Collect the images, the same tensor once."""
         batches, found = [target], []
         for negative in negatives:
             # Not `next` with a default, which torch 2.6 cannot trace.

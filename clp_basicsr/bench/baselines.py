@@ -28,13 +28,13 @@ def perceptual_loss() -> tuple[nn.Module, Step]:
 
 
 def three_pass_vgg() -> tuple[nn.Module, Step]:
-    """The original formula on BasicSR's VGG19: three passes, and torch's triplet loss on each layer."""
+    """The first CLPLoss's formula on BasicSR's VGG19: three passes, and torch's triplet loss on each layer."""
     network = _basicsr_loss().vgg
     return network, _of_16_pixels("three_pass:vgg", _three_passes(network, VGG_LAYERS))
 
 
 def three_pass_dinov2(name: str) -> tuple[nn.Module, Step]:
-    """The original formula on all blocks of DINOv2, as the hub's code runs them, on images padded as here."""
+    """The first CLPLoss's formula on all blocks of DINOv2, as the hub's code runs them, on images padded as here."""
     from transformers import MODEL_FOR_BACKBONE_MAPPING, AutoConfig
 
     _, kind, numbers = DINO_MODELS[name]

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     mode.add_argument("--count", action="store_true", help="count arithmetic and memory instead, for any device")
     mode.add_argument("--profile", action="store_true", help="show where the time of a step goes instead")
     mode.add_argument("--scaling", action="store_true", help="time against batch, crop, negatives, layers instead")
-    parser.add_argument("--output", type=Path, default=Path("bench"), help="folder of results (default: bench)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("bench"), help="folder of results (default: bench)")
 
 
 def run(options: argparse.Namespace) -> None:

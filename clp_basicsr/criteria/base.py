@@ -36,12 +36,12 @@ class Terms(NamedTuple):
 
     @property
     def pull(self) -> Tensor:
-        """Distance SR-GT in units of the gap GT-negative: 1 at the negative, 0 at GT; 0-dim."""
+        """Distance SR-GT in units of the gap GT-negative and a floor: below 1 at the negative, 0 at GT; 0-dim."""
         return self.numbers[0]
 
     @property
     def push(self) -> Tensor:
-        """How much nearer SR is to the negative than GT is, in the same units: 1 there, 0 at GT; 0-dim."""
+        """How much nearer SR is to the negative than GT is, in the same units: as ``pull`` there, 0 at GT; 0-dim."""
         return self.numbers[1]
 
     @property

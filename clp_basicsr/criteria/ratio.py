@@ -14,10 +14,10 @@ from clp_basicsr.distances import Distance
 
 @dataclass(frozen=True)
 class Ratio(Criterion):
-    """``w A / (mean_k N_k + floor P)`` per image, the weighted mean over layers.
+    """``w A / (mean_k N_k + floor (P + e))`` per image, means over channels, the weighted mean over layers.
 
-    ``floor`` is in shares of the gap P. Without it the gradient explodes where SR is close to the
-    negative (37,000 times plain L2's near the bicubic image; 17 times with 0.1).
+    ``floor`` is a share of the gap P and of the floor ``e`` that all criteria put under it. Without it the gradient
+    explodes where SR is close to the negative (37,000 times plain L2's near the bicubic image; 17 times with 0.1).
     """
 
     distance: Distance

@@ -20,8 +20,8 @@ class RelativeTriplet(Criterion):
     """``w (A + push_weight relu(P - N)) / (P + floor)``: the margin is the gap GT-negative itself.
 
     With ``push_weight=1`` this is the triplet hinge with swapped negative distance,
-    ``relu(A - min(N, P) + P) / P``: 2 where SR equals the negative, 0 only at GT, no dead zone and
-    no reward beyond GT. With ``push_weight=0`` it is a plain perceptual loss in the same units.
+    ``relu(A - min(N, P) + P)`` in units of ``P + floor``: almost 2 where SR equals the negative, 0 only at GT, no
+    dead zone and no reward beyond GT. With ``push_weight=0`` it is a plain perceptual loss in the same units.
     ``floor = max(0.05 mean(P) + 0.01 S, 0.1 S - mean(P)) + 1e-6`` per image and layer, ``S = mean|f(gt)|``: it counts
     as a tenth of the features' size at least. (With ``cosine`` that is 0.005: of squares.)
     """
@@ -51,7 +51,7 @@ class RelativeTriplet(Criterion):
 
 @dataclass(frozen=True)
 class FixedMarginTriplet(Criterion):
-    """``relu(A - N + margin)`` on features times their layer weight, as the original loss.
+    """``relu(A - N + margin)`` on features times their layer weight, as in the first CLPLoss.
 
     Matches ``torch.nn.TripletMarginLoss(margin, swap=swap)(w f(sr), w f(gt), w f(lr))`` on features
     flattened from dim 2 (for ``l2``; ``p=1`` for ``l1``), then the plain mean over layers. ``soft``

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from clp_basicsr.extractors.base import FeatureExtractor, Options, try_out
+from clp_basicsr.extractors.base import FeatureExtractor, Options
 from clp_basicsr.extractors.dino_models import DINO_MODELS
 from clp_basicsr.extractors.efficientnet_lite import EFFICIENTNET_LITE, EfficientNetLite
 from clp_basicsr.extractors.hugging_face import HuggingFaceBackbone
@@ -20,9 +19,10 @@ from clp_basicsr.extractors.precision import round_weights
 from clp_basicsr.extractors.random_convs import RandomConvs
 from clp_basicsr.extractors.timm_features import TimmFeatures
 from clp_basicsr.extractors.torchvision_nodes import TorchvisionNodes
+from clp_basicsr.extractors.trial import try_out
 from clp_basicsr.extractors.vgg import VGG19
 from clp_basicsr.extractors.weights import RANDOM, folder_at
-from clp_basicsr.messages import not_a_choice, shown
+from clp_basicsr.messages import not_a_choice, shown, warn
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -77,10 +77,9 @@ def build_extractor(
     build = _builder(name)
     path = _path_of(weights)
     if path == RANDOM:
-        warnings.warn(
+        warn(
             f"weights='random': `{name}` is untrained. The loss has the right cost and shapes, but it is no "
-            "perceptual loss; use it for tests and timings only.",
-            stacklevel=4,
+            "perceptual loss; use it for tests and timings only."
         )
     home = torch.empty(0).device  # the default device, which neosr and others set to the GPU
     # Built there, a Hugging Face network would need `accelerate`, and an untrained one would be another one.

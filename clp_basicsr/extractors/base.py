@@ -11,16 +11,9 @@ from torch import Tensor, nn
 from clp_basicsr.extractors.precision import PRECISIONS, automatic_precision, warn_if_emulated
 from clp_basicsr.extractors.recomputing import recompute_blocks, recomputed
 from clp_basicsr.images import at_least_float32
-from clp_basicsr.messages import did_you_mean, reason, shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-_LARGEST = 1e9
-"""Weights and features of trained networks stay far below; squares of 1e16 at many positions add up to infinity."""
-
-_MOST_LISTED = 40
-"""VGG19's 32 layers are read at a glance, the 400 nodes of a DenseNet are not."""
 
 
 class Options(TypedDict, total=False):
@@ -175,69 +168,3 @@ def freeze(network: nn.Module) -> nn.Module:
             # dict would find a batch counter of its own making in it and refuse that.
             module.track_running_stats = False
     return network.eval()
-
-
-def check_layers(
-    network: str, given: Sequence[str] | None, available: Sequence[str], default: Sequence[str]
-) -> tuple[str, ...]:
-    """Return the layers to extract in order of depth; ``default`` where none are given.
-
-    Raises:
-        ValueError: if the network has no such layer, or none is given.
-    """
-    wanted = default if given is None else given
-    listing = _listing(available, default)
-    if not wanted:
-        raise ValueError(f"Layers of `{network}` must name at least one among {listing}, but got none.")
-    for layer in wanted:
-        if layer not in available:
-            raise ValueError(
-                f"Layer names of `{network}` must be among {listing}, but got {shown(layer)}."
-                f"{did_you_mean(layer, available)}"
-            )
-    return tuple(layer for layer in available if layer in wanted)
-
-
-def _listing(layers: Sequence[str], default: Sequence[str]) -> str:
-    if len(layers) > 8 and layers[0] == "block1":
-        return f"'{layers[0]}' … '{layers[-1]}'"
-    if len(layers) > _MOST_LISTED:
-        return f"{list(default)} and {len(layers) - len(default)} more"
-    return str(list(layers))
-
-
-def try_out(extractor: FeatureExtractor) -> None:
-    """Look at the weights and run the network once, on the smallest grey image: damage shows before the training.
-
-    Raises:
-        ValueError: if weights or features are not finite or beyond all measure, or it does not take RGB images.
-    """
-    for name, tensor in extractor.named_buffers():
-        if tensor.is_floating_point():
-            _check_size(f"tensor '{name}'", tensor, extractor.name)
-    size = extractor.minimum_size
-    grey = torch.full((1, 3, size, size), 0.5, dtype=extractor.mean.dtype)
-    try:
-        with torch.no_grad():
-            features = extractor.extract(grey)
-    except Exception as error:  # a checkpoint folder can hold any network there is
-        raise ValueError(
-            f"Network `{extractor.name}` must take RGB images of any size, but fails with one of {size}x{size} pixels: "
-            f"{reason(error)}"
-        ) from error
-    for layer in extractor.layers:
-        shape = tuple(features[layer].shape)
-        if len(shape) != 4 or 0 in shape:
-            raise ValueError(
-                f"Network `{extractor.name}` must give maps (N, C, h, w), but its layer '{layer}' gives {shape}."
-            )
-        _check_size(f"layer '{layer}' of a grey image", features[layer], extractor.name)
-
-
-def _check_size(what: str, values: Tensor, network: str) -> None:
-    largest = values.abs().max().item() if values.numel() else 0.0
-    if not largest <= _LARGEST:
-        raise ValueError(
-            f"Weights of `{network}` must be those of a trained network, but {what} has values up to {largest:g}: "
-            "the file is damaged, or from a training that diverged."
-        )

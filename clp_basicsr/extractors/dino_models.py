@@ -1,10 +1,10 @@
-"""The published DINOv2 and DINOv3 networks: names, sizes, and the layers that the original loss takes."""
+"""The published DINOv2 and DINOv3 networks: names, sizes, and the layers that the first CLPLoss took."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Blocks 0 to 7 of the hub's `get_intermediate_layers`, the original loss's choice for ViT-B/14.
+# Blocks 0 to 7 of the hub's `get_intermediate_layers`, the first CLPLoss's choice for ViT-B/14.
 DEFAULT_LAYER_WEIGHTS = {
     "block1": 1.0,
     "block2": 0.5,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
+from clp_basicsr.extractors.base import FeatureExtractor, Options, freeze
 from clp_basicsr.extractors.folding import fold_batch_norm, fold_padding
+from clp_basicsr.extractors.layers import check_layers
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation
 from clp_basicsr.messages import needs_package
 

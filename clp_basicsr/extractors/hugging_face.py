@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
+from clp_basicsr.extractors.base import FeatureExtractor, Options, freeze
 from clp_basicsr.extractors.dino_models import DEFAULT_LAYER_WEIGHTS, DINO_MODELS
 from clp_basicsr.extractors.hugging_face_checkpoint import Checkpoint, read_config, read_network
 from clp_basicsr.extractors.hugging_face_images import statistics
+from clp_basicsr.extractors.layers import check_layers
 from clp_basicsr.extractors.patches import multiply_patches
 from clp_basicsr.extractors.positions import remember_positions
 from clp_basicsr.extractors.recomputing import recompute_blocks
@@ -73,7 +74,7 @@ class HuggingFaceBackbone(FeatureExtractor):
     def recompute(self) -> None:
         """Keep what enters a block, and compute the rest again in the backward pass."""
         self.recomputes = True
-        recompute_blocks(self.network)
+        super().recompute()
 
     def extract(self, images: Tensor) -> dict[str, Tensor]:
         """Return the chosen blocks' maps of normalised images ``(N, 3, H, W)``."""

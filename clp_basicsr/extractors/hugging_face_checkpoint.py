@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import nn
 
 from clp_basicsr.extractors.dino_models import DINO_MODELS
 from clp_basicsr.extractors.weights import RANDOM, folder_at, hugging_face_cache, seeded_initialisation
-from clp_basicsr.messages import reason, shown
+from clp_basicsr.messages import reason, shown, warn
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -174,10 +173,9 @@ def _check_family(checkpoint: Checkpoint, config: PretrainedConfig) -> None:
             f"'{config.model_type}'. To use that network, pass the folder as `model`."
         )
     if config.hidden_size != numbers["hidden_size"]:
-        warnings.warn(
+        warn(
             f"The checkpoint '{source}' is {config.hidden_size} wide, while `{name}` is {numbers['hidden_size']} wide "
-            "as published; the checkpoint's size is used.",
-            stacklevel=6,
+            "as published; the checkpoint's size is used."
         )
 
 

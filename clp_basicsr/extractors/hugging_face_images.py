@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from clp_basicsr.extractors.base import IMAGENET_MEAN, IMAGENET_STD
 from clp_basicsr.extractors.dino_models import DINO_MODELS
 from clp_basicsr.extractors.hugging_face_checkpoint import PREPROCESSOR, Checkpoint
-from clp_basicsr.messages import reason, shown
+from clp_basicsr.messages import reason, shown, warn
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 _IMAGENET: Statistics = (IMAGENET_MEAN, IMAGENET_STD)
@@ -37,10 +36,9 @@ def statistics(checkpoint: Checkpoint, *, imagenet_if_absent: bool) -> Statistic
         read = json.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         if not (checkpoint.is_folder and imagenet_if_absent):
-            warnings.warn(
+            warn(
                 f"The {PREPROCESSOR} of '{checkpoint.source}', which says how its images are normalised, could not be "
-                f"had: {reason(error)} ImageNet's mean and standard deviation are used.",
-                stacklevel=6,
+                f"had: {reason(error)} ImageNet's mean and standard deviation are used."
             )
         return _IMAGENET
     except ValueError as error:

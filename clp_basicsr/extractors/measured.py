@@ -96,8 +96,8 @@ def find_axes(network: nn.Module) -> dict[Any, Axes | None]:
         RuntimeError, AssertionError, ValueError: the network's own, if it takes images of one size only.
     """
     shapes = _without_values(network)
-    low, wide = (_by_key(shapes.forward(_image(*size))) for size in ((_SHORT, _LONG), (_LONG, _SHORT)))
-    return {key: _axes(low[key], wide[key]) for key in low}
+    low, tall = (_by_key(shapes.forward(_image(*size))) for size in ((_SHORT, _LONG), (_LONG, _SHORT)))
+    return {key: _axes(low[key], tall[key]) for key in low}
 
 
 def _by_key(returned: Any) -> dict[Any, Any]:
@@ -114,13 +114,14 @@ def _axes(low: object, tall: object) -> Axes | None:
         return None
     (channels,) = {1, 2, 3} - {rows[0], columns[0]}
     stride = round((_LONG - _SHORT) / (tall.shape[rows[0]] - low.shape[rows[0]]))
-    return Axes(channels, rows[0], columns[0], stride)
+    return Axes(channels, rows[0], columns[0], stride) if stride else None  # maps larger than the image are no features
 
 
 def _measure_sizes(name: str, network: nn.Module, outputs: Sequence[tuple[Any, Axes]]) -> Sizes:
     strides = [axes.stride for _, axes in outputs]
     shapes, deepest = _without_values(network), max(strides)
-    smallest = next(size for size in range(deepest, _SHORT + 1, deepest) if _runs(shapes, outputs, size))
+    sizes = range(deepest, _SHORT + 1, deepest)
+    smallest = next((size for size in sizes if _runs(shapes, outputs, size)), sizes[-1])
     # A pixel that reaches the shallowest layer has its share in the loss.
     key, axes = outputs[strides.index(min(strides))]
     good = [rest for rest in range(axes.stride) if _sees_last_column(network, key, smallest, smallest + rest)]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import nn
 
 from clp_basicsr.gpu.capability import compute_capability, has_modern_tensor_cores
+from clp_basicsr.messages import warn
 
 PRECISIONS: dict[str, torch.dtype | None] = {
     "float32": torch.float32,
@@ -28,16 +27,14 @@ def automatic_precision(device: torch.device) -> torch.dtype:
 def warn_if_emulated(precision: str, device: torch.device) -> None:
     """Say, once, that this device has to emulate half precision, which is slower there than float32."""
     if precision == "bfloat16" and device.type == "cuda" and not has_modern_tensor_cores(device):
-        warnings.warn(
+        warn(
             f"`precision: bfloat16` needs a GPU of compute capability 8.0 or later to be fast, but this one has "
-            f"{'.'.join(map(str, compute_capability(device)))}. Use `precision: float16` there.",
-            stacklevel=2,
+            f"{'.'.join(map(str, compute_capability(device)))}. Use `precision: float16` there."
         )
     if precision in _SHORT and device.type == "cpu" and not _cpu_computes_in(precision):
-        warnings.warn(
+        warn(
             f"`precision: {precision}` needs a CPU with arithmetic for it to be fast, but this one has none, and takes "
-            "many times as long as in float32. Use `precision: auto`: float32 here, bfloat16 on a GPU that has it.",
-            stacklevel=2,
+            "many times as long as in float32. Use `precision: auto`: float32 here, bfloat16 on a GPU that has it."
         )
 
 

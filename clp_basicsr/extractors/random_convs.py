@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
+from clp_basicsr.extractors.base import FeatureExtractor, Options, freeze
+from clp_basicsr.extractors.layers import check_layers
 from clp_basicsr.extractors.weights import RANDOM, seeded_initialisation
 from clp_basicsr.messages import shown
 

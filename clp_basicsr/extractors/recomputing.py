@@ -48,7 +48,7 @@ def _be_a_checkpoint(block: nn.Module) -> None:
 
 def _replicated(block: nn.Module) -> Any:
     replica = type(block)._replicate_for_data_parallel(block)  # type: ignore[no-untyped-call]
-    # There is one for each pass; in a cycle with itself it would outlive it, with all its weights.
+    # There is one for each pass; a strong reference to itself would keep its weights until garbage is collected.
     vars(replica)["forward"] = functools.partial(_forward_of, weakref.ref(replica))
     return replica
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from clp_basicsr.extractors.base import Options, check_layers, freeze
+from clp_basicsr.extractors.base import Options, freeze
+from clp_basicsr.extractors.layers import check_layers
 from clp_basicsr.extractors.measured import Axes, MeasuredExtractor, find_axes, keep_outputs
 from clp_basicsr.extractors.weights import (
     RANDOM,

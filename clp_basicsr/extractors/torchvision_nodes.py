@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
 
-from clp_basicsr.extractors.base import IMAGENET_MEAN, IMAGENET_STD, Options, check_layers, freeze
+from clp_basicsr.extractors.base import IMAGENET_MEAN, IMAGENET_STD, Options, freeze
+from clp_basicsr.extractors.layers import check_layers
 from clp_basicsr.extractors.measured import Axes, MeasuredExtractor, find_axes, keep_outputs
 from clp_basicsr.extractors.torchvision_weights import published_state_dict
 from clp_basicsr.extractors.weights import (

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from clp_basicsr.extractors.base import FeatureExtractor, Options, check_layers, freeze
+from clp_basicsr.extractors.base import FeatureExtractor, Options, freeze
+from clp_basicsr.extractors.layers import check_layers
 from clp_basicsr.extractors.recomputing import recomputed
 from clp_basicsr.extractors.torchvision_weights import published_state_dict
 from clp_basicsr.extractors.weights import RANDOM, load_strictly, read_state_dict, seeded_initialisation

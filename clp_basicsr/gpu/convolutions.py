@@ -6,14 +6,13 @@ VGG19 in bfloat16. cuDNN's ReLU makes 0 of NaN, which PyTorch's does not: see `w
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clp_basicsr.gpu.capability import is_nvidias
-from clp_basicsr.messages import reason
+from clp_basicsr.messages import reason, warn
 
 _DTYPES = (torch.float32, torch.bfloat16)  # in float16 maps can overflow, and the NaN that comes of it must stay
 _REFUSED: set[torch.device] = set()
@@ -57,10 +56,9 @@ def convolution_and_relu(images: Tensor, convolution: nn.Conv2d) -> Tensor:
         raise
     except RuntimeError as error:  # cuDNN has no such kernel for this GPU, or for maps of these sizes
         _REFUSED.add(images.device)
-        warnings.warn(
+        warn(
             f"cuDNN cannot join a convolution with its ReLU on {images.device}: {reason(error)} PyTorch's own "
-            "functions take over: the same values, in more time.",
-            stacklevel=2,
+            "functions take over: the same values, in more time."
         )
     return _result(images, convolution)
 

@@ -6,7 +6,6 @@ and that is a fifth of a step of VGG19 on an H100. Here it is 7 times, in three 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clp_basicsr.gpu.capability import is_nvidias
-from clp_basicsr.messages import reason
+from clp_basicsr.messages import reason, warn
 from clp_basicsr.norms import least_divisor, parts_of_gradient
 
 _TINY = least_divisor(torch.float32)
@@ -84,11 +83,10 @@ def _try(device: torch.device) -> bool:
         with torch.no_grad():
             measured(maps, maps, maps[None], Measure(2, 1.0, 0.0, (0.0, 0.0, 0.0, 0.0)))
     except Exception as error:  # it writes files, and asks for a C compiler and a fitting driver
-        warnings.warn(
+        warn(
             f"Triton, which comes with PyTorch, cannot compile for {device}: {reason(error)} The loss measures "
             "distances with PyTorch's own functions: the same values, in more time. Mostly a C compiler is missing "
-            "(gcc), or the folder of Triton's cache cannot be written (TRITON_CACHE_DIR).",
-            stacklevel=2,
+            "(gcc), or the folder of Triton's cache cannot be written (TRITON_CACHE_DIR)."
         )
         return False
     return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from clp_basicsr.messages import reason
+from clp_basicsr.messages import reason, warn
 from clp_basicsr.whole_files import remove_unfinished
 
 _NUMBER = re.compile(r"_(\d+|latest)\.pth$")
@@ -72,12 +71,11 @@ def newest_whole(opt: Options) -> tuple[Path, State] | None:
         try:
             return path, _load_whole(path, opt)
         except DamagedCheckpointError as error:
-            warnings.warn(f"The checkpoint of iteration {path.stem} is skipped: {error}.", stacklevel=2)
+            warn(f"The checkpoint of iteration {path.stem} is skipped: {error}.")
     if found:
-        warnings.warn(
+        warn(
             f"No training state in '{found[0].parent}' can be resumed from: training starts at iteration 0. "
-            "The folder of the earlier run stays, with `_archived_` and the time added to its name.",
-            stacklevel=2,
+            "The folder of the earlier run stays, with `_archived_` and the time added to its name."
         )
     return None
 

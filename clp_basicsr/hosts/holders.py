@@ -7,7 +7,6 @@ is made; a loss that is called without an LR batch looks for the one that holds 
 from __future__ import annotations
 
 import functools
-import warnings
 import weakref
 from collections.abc import Iterator
 from types import ModuleType
@@ -20,6 +19,7 @@ from clp_basicsr.containers import contents
 from clp_basicsr.hosts.import_hook import when_imported
 from clp_basicsr.hosts.once import first_time
 from clp_basicsr.loss import CLPLoss
+from clp_basicsr.messages import warn
 
 _NETWORK = "net_"  # what hosts call their networks: they hold no loss, and walking their hundreds of modules costs time
 _models: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -44,14 +44,13 @@ class HeldLoss(CLPLoss):
         self._compared_with_output = True
         if output.shape[-2:] != sr.shape[-2:]:
             whole, given = ("x".join(map(str, images.shape[-2:])) for images in (output, sr))
-            warnings.warn(
+            warn(
                 f"CLPLoss got SR of {given} pixels, but the model's `output` has {whole}. Its negative is the whole "
-                "`lq`, resized to SR's size. If SR is a crop, pass its LR: with loss.negatives(lr): …",
-                stacklevel=2,
+                "`lq`, resized to SR's size. If SR is a crop, pass its LR: with loss.negatives(lr): …"
             )
 
     def _may_ask(self) -> bool:
-        """Always: without its model it is nothing."""
+        """Always: a host's loss has no other way to its LR batch."""
         return True
 
 

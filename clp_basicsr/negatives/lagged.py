@@ -86,7 +86,7 @@ class LaggedNetwork(Source):
             )
         return [Negative(images)]
 
-    @torch.inference_mode(False)  # what a first validation makes, a training changes
+    @torch.inference_mode(False)  # a copy that a validation makes must be updatable in training
     @torch.no_grad()
     def _refreshed(self, current: nn.Module, iteration: int) -> nn.Module:
         if self.network is None or self.of is None or self.of() is not current:

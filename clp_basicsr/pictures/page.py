@@ -56,7 +56,8 @@ def _table(seen: Inspection) -> str:
     head = ("layer", "d(sr, gt)", "d(sr, lr)", "pull", "push", "share of the loss", "share of the gradient")
     rows = ["".join(f"<th>{each}</th>" for each in head)]
     for layer, view in seen.layers.items():
-        numbers = (f"{view.to_target:.4g}", f"{view.to_negative:.4g}", f"{view.pull:.3f}", f"{view.push:.3f}")
+        own = view.numbers
+        numbers = (f"{own.to_target:.4g}", f"{own.to_negative:.4g}", f"{own.pull:.3f}", f"{own.push:.3f}")
         cells = (html.escape(layer), *numbers, f"{view.loss_share:.1%}", f"{view.gradient_share:.1%}")
         rows.append("".join(f"<td>{each}</td>" for each in cells))
     return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"

@@ -80,6 +80,8 @@ def notes(seen: Inspection) -> list[str]:
         )
     if seen.left_out:
         said.append(f"Negatives left out, since only a training run has them: {', '.join(seen.left_out)}.")
+    if seen.images["SR"].equal(seen.images["GT"]):
+        said.append("SR equals GT: the loss is 0, and there is nothing to see. Where LR is as large as GT, give --sr.")
     return said
 
 
@@ -119,14 +121,14 @@ def _shares(place: Axes, seen: Inspection) -> None:
 def _layer(figure: Figure, places: Any, layer: str, view: LayerView, limit: float, size: tuple[int, int]) -> None:
     top = _limit([view.maps.to_target, view.maps.to_negative])
     for place, values, name, value in (
-        (places[0], view.maps.to_target, "d(sr, gt)", view.to_target),
-        (places[1], view.maps.to_negative, "d(sr, lr)", view.to_negative),
+        (places[0], view.maps.to_target, "d(sr, gt)", view.numbers.to_target),
+        (places[1], view.maps.to_negative, "d(sr, lr)", view.numbers.to_negative),
     ):
         drawn = _map(place, values, f"{layer}: {name} = {value:.4g}", size, cmap="viridis", vmin=0, vmax=top)
     _bar(figure, drawn, places[:2], extend="max")
     for place, values, name, value in (
-        (places[2], view.maps.pull, "pull", view.pull),
-        (places[3], view.maps.push, "push", view.push),
+        (places[2], view.maps.pull, "pull", view.numbers.pull),
+        (places[3], view.maps.push, "push", view.numbers.push),
     ):
         drawn = _map(place, values, f"{layer}: {name} = {value:.3f}", size, cmap="RdBu_r", vmin=-limit, vmax=limit)
     _bar(figure, drawn, places[2:4], extend="both")

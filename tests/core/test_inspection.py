@@ -75,7 +75,7 @@ def test_of_a_copy(keywords: dict[str, Any], vgg_weights: Path, photo_batch: Pho
     first, second = (inspect(each, *images) for each in (loss, copy.deepcopy(loss)))
     assert first.distance == second.distance
     for layer, view in first.layers.items():
-        assert view.to_target == second.layers[layer].to_target
+        assert view.numbers == second.layers[layer].numbers
         torch.testing.assert_close(view.maps.pull, second.layers[layer].maps.pull)
 
 
@@ -104,6 +104,12 @@ def test_tiles_see_what_one_pass_sees(vgg_weights: Path, photo_batch: Photos) ->
     for layer in LAYERS:
         for pair in zip(tiled.layers[layer].maps, whole.layers[layer].maps):
             torch.testing.assert_close(*pair)
+
+
+def test_an_image_that_is_long_and_too_narrow(vgg_weights: Path) -> None:
+    images = torch.rand(1, 3, 7, 200), torch.rand(1, 3, 7, 200), torch.rand(1, 3, 2, 50)
+    with pytest.raises(ValueError, match=r"at least 16x16 pixels .* but got 7x200"):
+        inspect(vgg(vgg_weights, layer_weights={"relu5_1": 1.0}), *images, tile=80, overlap=16)
 
 
 def test_a_transformer(dino_folder: Path, photo_batch: Photos) -> None:

@@ -192,9 +192,10 @@ def test_folder_of_another_family_is_refused(dinov3_folder: Path, dino_reg_folde
 
 
 def test_folder_of_another_size_is_used_and_told_of(dino_folder: Path) -> None:
-    with pytest.warns(UserWarning, match="is 32 wide, while `dinov2_base` is 768 wide"):
+    with pytest.warns(UserWarning, match="is 32 wide, while `dinov2_base` is 768 wide") as caught:
         loss = CLPLoss("dinov2", weights=dino_folder)
     assert loss.extractor.layers[-1] == "block8"
+    assert {Path(each.filename) for each in caught} == {Path(__file__)}
 
 
 def test_checkpoint_in_half_precision_runs_in_float32(tmp_path: Path, dino_folder: Path, photo_batch: Photos) -> None:

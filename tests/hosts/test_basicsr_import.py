@@ -159,3 +159,16 @@ assert old.resize is new.resize
 assert not hasattr(old, "nothing") and not hasattr(old, "__path__")
 """
     succeeded(python("-W", "ignore", "-c", use, folder=tmp_path))
+
+
+def test_several_may_wait_for_one_module(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text("done = []")
+    (tmp_path / "run.py").write_text(
+        "from clp_basicsr.hosts.import_hook import when_imported\n"
+        "first, second = (lambda module: module.done.append(1)), (lambda module: module.done.append(2))\n"
+        "for action in (first, second, first):\n"
+        "    when_imported('late', action)\n"
+        "import late\n"
+        "assert late.done == [1, 2], late.done\n"
+    )
+    succeeded(python("run.py", folder=tmp_path))

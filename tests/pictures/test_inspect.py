@@ -131,16 +131,16 @@ def test_panels_and_their_scales(photo_batch: Photos) -> None:
     drawn = {
         name: titled[f"block3: {text}"].images[0]
         for name, text in (
-            ("to_target", f"d(sr, gt) = {view.to_target:.4g}"),
-            ("to_negative", f"d(sr, lr) = {view.to_negative:.4g}"),
-            ("pull", f"pull = {view.pull:.3f}"),
-            ("push", f"push = {view.push:.3f}"),
+            ("to_target", f"d(sr, gt) = {view.numbers.to_target:.4g}"),
+            ("to_negative", f"d(sr, lr) = {view.numbers.to_negative:.4g}"),
+            ("pull", f"pull = {view.numbers.pull:.3f}"),
+            ("push", f"push = {view.numbers.push:.3f}"),
         )
     }
     for name, image in drawn.items():
         np.testing.assert_array_equal(np.asarray(image.get_array()), getattr(view.maps, name).numpy())
     assert drawn["to_target"].get_clim() == drawn["to_negative"].get_clim()
-    first = titled[f"block1: pull = {seen.layers['block1'].pull:.3f}"].images[0]
+    first = titled[f"block1: pull = {seen.layers['block1'].numbers.pull:.3f}"].images[0]
     assert first.get_clim() == drawn["pull"].get_clim() == drawn["push"].get_clim()
     gradients = [axes.images[0] for name, axes in titled.items() if "gradient" in name]
     assert len({image.get_clim() for image in gradients}) == 1
@@ -171,6 +171,17 @@ def test_sr_from_a_file_and_keywords_from_the_option_file(files: Path, capsys: p
         run("-opt", "run.yml", "--model", "efficientnet_lite0", "--layers", "block1", "--set", "margin=relative") == 0
     )
     assert "efficientnet_lite0, RelativeTriplet, l2" in capsys.readouterr().out
+
+
+def test_another_name_of_the_files_network_keeps_its_weights(files: Path) -> None:
+    block = {"type": "CLPLoss", "model": "vgg", "weights": "random", "layer_weights": {"relu1_1": 1.0}}
+    (files / "vgg.yml").write_text(yaml.safe_dump({"train": {"perceptual_opt": block}}))
+    assert main(["inspect", "--gt", "gt.png", "--lr", "lr.png", "-opt", "vgg.yml", "--model", "vgg19"]) == 0
+
+
+def test_gt_in_the_place_of_lr_is_said(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--gt", "gt.png", "--lr", "gt.png", "--model", "random_convs"]) == 0
+    assert "SR equals GT: the loss is 0" in capsys.readouterr().out
 
 
 @needs_basicsr
