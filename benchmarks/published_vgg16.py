@@ -1,6 +1,6 @@
 """The published ImageNet weights of VGG16's convolutions, where no model hub can be reached: from a Python package.
 
-    python -m benchmarks.published_vgg16 -o vgg16.safetensors          # needs pip and the package onnx
+    python -m benchmarks.published_vgg16 -o vgg16.safetensors          # needs pip, and the extra `study` for onnx
 
 They are Simonyan and Zisserman's own, as Keras has them (BGR, [0, 255] less the mean), frozen inside a classifier of
 another kind; here they are written as torchvision names them, for torchvision's normalisation. Values that are known
