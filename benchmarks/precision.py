@@ -1,9 +1,10 @@
 """What half precision does to the loss and to its gradient at the SR image, beside BasicSR's PerceptualLoss.
 
     python -m benchmarks.precision --models vgg dinov2_base efficientnet_lite0
+    python -m benchmarks.precision --models torchvision:vgg16 --weights vgg16.safetensors
 
 Value and gradient on crops of scikit-image's photos, x4, against float32: SR is a third of the way from LR to GT.
-Untrained weights, but for EfficientNet-Lite.
+Untrained weights, but for EfficientNet-Lite and those that are given.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ def measured(loss: Loss, sr: Tensor, gt: Tensor, lr: Tensor) -> tuple[float, Ten
     return value.item(), gradient.flatten().double()
 
 
-def losses(model: str, precision: str, device: torch.device) -> Loss:
+def losses(model: str, precision: str, device: torch.device, weights: str | None) -> Loss:
     """Return a loss that runs its network in ``precision``; "perceptual" is BasicSR's, under autocast."""
     if model != "perceptual":
-        weights = None if model.startswith("efficientnet") else "random"
+        weights = weights or (None if model.startswith("efficientnet") else "random")
         return CLPLoss(model, weights=weights, precision=precision, push_weight=0.1, diagnostics=False).to(device)
     network, step = perceptual_loss()
     network.to(device)
@@ -54,6 +55,7 @@ def losses(model: str, precision: str, device: torch.device) -> Loss:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["vgg", "perceptual", "efficientnet_lite0", "dinov2_base"])
+    parser.add_argument("--weights", help="a file for all of them")
     parser.add_argument("--device")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -63,9 +65,9 @@ def main() -> None:
     print("| loss | precision | value, difference | gradient, cosine | gradient, length |")
     print("|---|---|---|---|---|")
     for model in options.models:
-        value, gradient = measured(losses(model, "float32", device), sr, gt, lr)
+        value, gradient = measured(losses(model, "float32", device, options.weights), sr, gt, lr)
         for precision in ("bfloat16", "float16"):
-            other, found = measured(losses(model, precision, device), sr, gt, lr)
+            other, found = measured(losses(model, precision, device, options.weights), sr, gt, lr)
             cosine = torch.cosine_similarity(gradient, found, dim=0).item()
             length = (found.norm() / gradient.norm()).item()
             print(
