@@ -7,13 +7,14 @@ import gc
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from clp_basicsr import arguments
 from clp_basicsr.bench import profiling, report, scaling, training
 from clp_basicsr.bench.contenders import DEFAULT, Contender, build
-from clp_basicsr.bench.measuring import SCALE, Call, Spread, peak_bytes, rounds, spread, training_step
+from clp_basicsr.bench.measuring import SCALE, Spread, peak_bytes, rounds, spread
 from clp_basicsr.devices import chosen_device
 from clp_basicsr.pictures.canvas import check_matplotlib
 from clp_basicsr.pictures.files import make_folder
@@ -46,6 +47,27 @@ def run(options: argparse.Namespace) -> None:
         ImportError: if matplotlib is missing.
         ValueError: for a contender, a device, a folder or a number that is not possible.
     """
+    _check(options)
+    if options.count:
+        _count(options)
+        return
+    if not options.profile:
+        check_matplotlib()
+    device = chosen_device(options.device, kinds=("cpu", "cuda"))  # clocks and memory are theirs
+    torch.set_num_threads(options.threads)
+    torch.backends.cudnn.benchmark = True  # as BasicSR's train_pipeline does
+    if options.profile:
+        _profile(options, device)
+        return
+    make_folder(options.output, "--output")
+    if options.scaling:
+        _scale(options, device)
+    else:
+        _time(options, device)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what cannot be meant, and fill in the contenders that were not named."""
     if options.step and (options.profile or options.scaling):
         raise ValueError("Flag `--step` must stand alone or beside `--count`; the others look at the loss itself.")
     if options.scaling:
@@ -53,46 +75,13 @@ def run(options: argparse.Namespace) -> None:
     options.contenders = options.contenders or list(DEFAULT)
     for name in ("batch", "size"):
         setattr(options, name, [arguments.count(name, each) for each in getattr(options, name)])
+    for name in ("threads", "rounds"):
+        arguments.count(name, getattr(options, name))
     if options.step and any(size % SCALE for size in options.size):
         raise ValueError(
             f"Argument `size` must be a multiple of {SCALE} with `--step`, whose networks enlarge that many "
             f"times, but got {options.size}."
         )
-    if options.count:
-        _count(options)
-        return
-    if not options.profile:
-        check_matplotlib()
-    options.device = device = chosen_device(options.device, kinds=("cpu", "cuda"))  # clocks and memory are theirs
-    torch.set_num_threads(arguments.count("threads", options.threads))
-    arguments.count("rounds", options.rounds)
-    torch.backends.cudnn.benchmark = True  # as BasicSR's train_pipeline does
-    if options.profile:
-        _profile(options, device)
-        return
-    make_folder(options.output, "--output")
-    about = report.environment(device)
-    print(", ".join(f"{key}: {value}" for key, value in about.items()), flush=True)
-    if options.scaling:
-        curves = scaling.measure(options.batch[0], options.size[0], options.rounds, device)
-        caption = f"vgg, batch {options.batch[0]}, {options.size[0]} px, {about['device']}, {about['date']}"
-        report.write_json(options.output / "scaling.json", about, [], curves=curves)
-        scaling.plot(options.output / "scaling.png", curves, caption)
-        return
-    contenders = _built(options.contenders, device)
-    measure = _whole_steps if options.step else _losses
-    rows, name = list[report.Row](), _name(options)
-    try:
-        for setting in _settings(options):
-            rows += measure(contenders, *setting, options)
-    finally:  # the last setting may be too large for the memory
-        if rows:
-            print(report.table(rows))
-            report.write_json(options.output / f"{name}.json", about, rows)
-            print(f"numbers  {options.output / name}.json")
-            if report.compared(rows):
-                report.plot(options.output / f"{name}.png", rows)
-                print(f"picture  {options.output / name}.png")
 
 
 def _check_scaling(options: argparse.Namespace) -> None:
@@ -103,6 +92,41 @@ def _check_scaling(options: argparse.Namespace) -> None:
                 f"Flag `--scaling` varies one `vgg` around one batch and one size by itself, but got more with "
                 f"`--{name}`: {getattr(options, name)}. {'Leave it out' if name == 'contenders' else 'Give one'}."
             )
+
+
+def _time(options: argparse.Namespace, device: torch.device) -> None:
+    about = _announced(device)
+    contenders = _built(options.contenders, device)
+    rows = list[report.Row]()
+    try:
+        for batch, size in _settings(options):
+            rows += _rows(contenders, batch, size, options, device)
+    finally:  # the last setting may be too large for the memory
+        if rows:
+            _write(rows, about, options.output, _name(options))
+
+
+def _write(rows: list[report.Row], about: dict[str, Any], folder: Path, name: str) -> None:
+    print(report.table(rows))
+    report.write_json(folder / f"{name}.json", about, rows)
+    print(f"numbers  {folder / name}.json")
+    if report.compared(rows):
+        report.plot(folder / f"{name}.png", rows)
+        print(f"picture  {folder / name}.png")
+
+
+def _scale(options: argparse.Namespace, device: torch.device) -> None:
+    about, batch, size = _announced(device), options.batch[0], options.size[0]
+    curves = scaling.measure(batch, size, options.rounds, device)
+    report.write_json(options.output / "scaling.json", about, [], curves=curves)
+    caption = f"vgg, batch {batch}, {size} px, {about['device']}, {about['date']}"
+    scaling.plot(options.output / "scaling.png", curves, caption)
+
+
+def _announced(device: torch.device) -> dict[str, Any]:
+    about = report.environment(device)
+    print(", ".join(f"{key}: {value}" for key, value in about.items()), flush=True)
+    return about
 
 
 def _profile(options: argparse.Namespace, device: torch.device) -> None:
@@ -146,24 +170,11 @@ def _built(names: list[str], device: torch.device) -> list[Contender]:
     return contenders
 
 
-def _losses(contenders: list[Contender], batch: int, size: int, options: argparse.Namespace) -> list[report.Row]:
-    device = options.device
-    calls = {each.name: training_step(each, batch, size, device) for each in contenders}
-    rivals = {each.name: each.rival for each in contenders}
-    return _rows(calls, rivals, batch, size, options)
-
-
-def _whole_steps(contenders: list[Contender], batch: int, size: int, options: argparse.Namespace) -> list[report.Row]:
-    device = options.device
-    network = training.build_network(options.step).to(device)
-    calls = training.steps(options.step, network, contenders, batch, size, device)
-    return _rows(calls, dict.fromkeys(calls, options.step), batch, size, options)
-
-
 def _rows(
-    calls: dict[str, Call], rivals: dict[str, str], batch: int, size: int, options: argparse.Namespace
+    contenders: list[Contender], batch: int, size: int, options: argparse.Namespace, device: torch.device
 ) -> list[report.Row]:
-    device = options.device
+    network = training.build_network(options.step).to(device) if options.step else None
+    calls, rivals = training.calls(options.step, network, contenders, batch, size, device)
     seconds = rounds(calls, options.rounds, 2, device)
     # Of a whole step a GPU does not take all that the CPU would be ahead with.
     can_wait = device.type == "cuda" and not options.step

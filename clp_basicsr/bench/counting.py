@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clp_basicsr.bench import training
 from clp_basicsr.bench.contenders import Contender
-from clp_basicsr.bench.measuring import Call, training_step
+from clp_basicsr.bench.measuring import Call
 
 _CPU = torch.device("cpu")
 
@@ -70,12 +70,7 @@ def rows(contenders: Sequence[Contender], step: str | None, settings: Sequence[t
     found: list[Row] = []
     for batch, size in settings:
         with mode:
-            if step is None or network is None:
-                rivals = {each.name: each.rival for each in contenders}
-                calls = {each.name: training_step(each, batch, size, _CPU) for each in contenders}
-            else:
-                calls = training.steps(step, network, contenders, batch, size, _CPU)
-                rivals = dict.fromkeys(calls, step)
+            calls, rivals = training.calls(step, network, contenders, batch, size, _CPU)
             counts = {name: count(call) for name, call in calls.items()}
         for name, own in counts.items():
             rival = counts.get(rivals[name])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clp_basicsr.bench.contenders import Contender
-from clp_basicsr.bench.measuring import Call, images
+from clp_basicsr.bench.measuring import Call, images, training_step
 from clp_basicsr.hosts.basicsr import register
 
 
@@ -46,7 +46,32 @@ def build_network(name: str) -> nn.Module:
     return NETWORKS[name]()
 
 
-def steps(
+def calls(
+    name: str | None,
+    network: nn.Module | None,
+    contenders: Sequence[Contender],
+    batch: int,
+    size: int,
+    device: torch.device,
+) -> tuple[dict[str, Call], dict[str, str]]:
+    """Return what costs something, and by whose cost each one's own is divided.
+
+    Args:
+        name: of ``network``, a key of `NETWORKS`; None for the losses alone.
+        network: whose whole steps are meant; None as above.
+        contenders: the losses.
+        batch: how many crops.
+        size: their height and width in pixels.
+        device: where they are.
+    """
+    if name is None or network is None:
+        alone = {each.name: training_step(each, batch, size, device) for each in contenders}
+        return alone, {each.name: each.rival for each in contenders}
+    whole = _steps(name, network, contenders, batch, size, device)
+    return whole, dict.fromkeys(whole, name)
+
+
+def _steps(
     name: str, network: nn.Module, contenders: Sequence[Contender], batch: int, size: int, device: torch.device
 ) -> dict[str, Call]:
     """Return a step of ``network``, of that name, with L1 alone, and one more with each contender."""
