@@ -21,6 +21,7 @@ from clp_basicsr.pictures.canvas import check_matplotlib, pixels
 from clp_basicsr.pictures.files import make_folder, read_image, write_image
 from clp_basicsr.pictures.page import page
 from clp_basicsr.pictures.sheet import draw_sheet, notes, summary
+from clp_basicsr.presets import PRESETS
 from clp_basicsr.tiles import SIZE
 from clp_basicsr.whole_files import write_text
 
@@ -102,7 +103,9 @@ def _option_file(path: Path | None) -> Mapping[str, Any]:
 def _keywords(options: argparse.Namespace, file: Mapping[str, Any]) -> dict[str, Any]:
     """Return CLPLoss's keywords: those of the file, overruled by the flags."""
     keywords = _block(options.opt, file)
-    if options.model is not None and canonical_name(options.model) != canonical_name(keywords.get("model", MODEL)):
+    preset: Mapping[str, Any] = PRESETS.get(keywords.get("preset", ""), {})
+    before = keywords.get("model", preset.get("model", MODEL))
+    if options.model is not None and canonical_name(options.model) != canonical_name(before):
         for network_bound in ("weights", "layer_weights"):
             keywords.pop(network_bound, None)
     given = {"model": options.model, "weights": options.weights, "layer_weights": _layers(options.layers)}

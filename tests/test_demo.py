@@ -11,22 +11,27 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 if importlib.util.find_spec("basicsr") is None:
     pytest.skip("the demo trains with BasicSR, which is not installed", allow_module_level=True)
 
+from basicsr.utils.options import ordered_yaml
 from hosts.runs import isolated
 
 from clp_basicsr.cli import main
 from clp_basicsr.demo import photos
 from clp_basicsr.demo.options import options_text
 from clp_basicsr.demo.photos import TRAINING_PHOTOS, VALIDATION_PHOTOS, build_data_set, photo
+from clp_basicsr.demo.progress import watched
 
 RUN = Path("experiments/clp_demo_efficientnet_lite0")
 
@@ -211,3 +216,44 @@ def test_options_take_a_path_with_quotes() -> None:
     assert opt["train"]["perceptual_opt"]["weights"] == "it's here/vgg.pth"
     assert opt["train"]["total_iter"] == 7
     assert opt["train"]["scheduler"]["milestones"] == [3, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "weights", ["null", "on", "1", "1e3", "a b.pth", "it's", "C:\\x\\Jürgen.pth", "/x/🙂.pth", "plain"]
+)
+def test_any_path_is_written_as_yaml_reads_it(weights: str) -> None:
+    text = options_text("vgg", weights, 4)
+    for loader in (yaml.SafeLoader, ordered_yaml()[0]):
+        assert yaml.load(text, Loader=loader)["train"]["perceptual_opt"]["weights"] == weights
+
+
+@pytest.mark.parametrize("said", ["DataLoader worker (pid 7) exited unexpectedly", "CUDA error: out of order"])
+def test_ctrl_c_that_ends_a_worker_which_is_starting(said: str, tmp_path: Path) -> None:
+    """One that is spawned has no handler yet: then the loop fails, where it would have ended."""
+
+    class Prefetcher:
+        def __init__(self, loader: object) -> None:
+            self.loader = loader
+
+        def next(self) -> None:
+            raise RuntimeError(said)
+
+    saved: list[tuple[int, int]] = []
+    model = SimpleNamespace(optimize_parameters=lambda _: None, log_dict={}, save=lambda *at: saved.append(at))
+    pipeline: Any = SimpleNamespace(
+        build_model=lambda _: model,
+        create_train_val_dataloader=lambda *_: (None, SimpleNamespace(epoch=2)),
+        get_root_logger=None,
+        init_tb_logger=None,
+        mkdir_and_rename=None,
+        CPUPrefetcher=Prefetcher,
+    )
+    expected = KeyboardInterrupt if "worker" in said else RuntimeError
+    with watched(pipeline, 10, 0, tmp_path):
+        pipeline.create_train_val_dataloader({}, None)
+        pipeline.build_model({}).optimize_parameters(3)
+        prefetcher = pipeline.CPUPrefetcher([])
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(expected):
+            prefetcher.next()
+    assert saved == ([(2, 3)] if "worker" in said else [])

@@ -65,4 +65,5 @@ def _substituted(text: str, pattern: str, replacement: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    return value if re.fullmatch(r"[a-z]\w+", value) and value == yaml.safe_load(value) else json.dumps(value)
+    is_plain = re.fullmatch(r"[a-z]\w+", value) and yaml.safe_load(value) == value
+    return value if is_plain else json.dumps(value, ensure_ascii=False)

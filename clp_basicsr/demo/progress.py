@@ -52,11 +52,17 @@ class _Watch:
         if self.interrupted:
             raise KeyboardInterrupt
 
-    def end(self) -> None:
-        """End as after Ctrl-C, which may have ended a worker as it started: then the loop itself fails."""
-        if self.model is not None:
-            self.model.save(self.sampler.epoch, self.iteration)
-        raise KeyboardInterrupt
+    @contextmanager
+    def workers(self) -> Iterator[None]:
+        """End as after Ctrl-C where that has ended a worker, as it does to one that is only starting."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not self.interrupted or "DataLoader worker" not in str(error):
+                raise
+            if self.model is not None:
+                self.model.save(self.sampler.epoch, self.iteration)
+            raise KeyboardInterrupt from error
 
     def close(self) -> None:
         if self.bar is not None:
@@ -81,17 +87,13 @@ def watched(pipeline: ModuleType, iterations: int, done: int, tensorboard: Path)
         for name, substitute in (
             ("build_model", _watched_model(pipeline.build_model, watch)),
             ("create_train_val_dataloader", _watched_loaders(pipeline.create_train_val_dataloader, watch)),
+            ("CPUPrefetcher", _watched_workers(pipeline.CPUPrefetcher, watch)),
             ("get_root_logger", _quiet_logger(pipeline.get_root_logger)),
             ("init_tb_logger", _tensorboard_at(pipeline.init_tb_logger, tensorboard)),
             ("mkdir_and_rename", lambda path: None),  # would make BasicSR's own folder for that log
         ):
             stack.enter_context(replaced(pipeline, name, substitute))
-        try:
-            yield
-        except RuntimeError:
-            if not watch.interrupted:
-                raise
-            watch.end()
+        yield
 
 
 def _watched_model(build_model: Any, watch: _Watch) -> Any:
@@ -116,6 +118,23 @@ def _watched_loaders(create: Any, watch: _Watch) -> Any:
         return loaders
 
     return create_train_val_dataloader
+
+
+def _watched_workers(prefetcher: Any, watch: _Watch) -> Any:
+    class Watched(prefetcher):  # type: ignore[misc]
+        def __init__(self, loader: Any) -> None:
+            with watch.workers():
+                super().__init__(loader)
+
+        def next(self) -> Any:
+            with watch.workers():
+                return super().next()
+
+        def reset(self) -> None:
+            with watch.workers():
+                super().reset()
+
+    return Watched
 
 
 def _tensorboard_at(init_tb_logger: Any, folder: Path) -> Any:

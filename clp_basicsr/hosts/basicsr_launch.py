@@ -29,7 +29,7 @@ from clp_basicsr.hosts.basicsr import register
 from clp_basicsr.hosts.checkpoints import load_resume_state, named_if_a_network_was_never_saved
 from clp_basicsr.hosts.data_loaders import checked
 from clp_basicsr.hosts.extensions import import_extensions, split_imports
-from clp_basicsr.hosts.images_anywhere import write_anywhere
+from clp_basicsr.hosts.images_anywhere import WritingAnywhere
 from clp_basicsr.hosts.options.checks import check_options
 from clp_basicsr.hosts.options.encoding import open_text
 from clp_basicsr.hosts.options.file import read_option_file
@@ -162,7 +162,7 @@ def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
     from basicsr.utils import img_util, options
 
     substitutes.append((options, "open", open_text))
-    substitutes.append((img_util.cv2, "imwrite", write_anywhere))
+    substitutes.append((img_util, "cv2", WritingAnywhere(img_util.cv2)))
     if not torch.cuda.is_available():
         substitutes += without_gpu.substitutes()
     return substitutes

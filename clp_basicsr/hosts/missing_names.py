@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -32,4 +33,5 @@ def _fill_functional_tensor(module: ModuleType) -> None:
 def _give_generate_id(util: ModuleType) -> None:
     """Give basicsr/utils/logger.py the function that it names a new run of wandb with."""
     if not hasattr(util, "generate_id"):
-        util.generate_id = importlib.import_module("wandb.sdk.lib.runid").generate_id  # type: ignore[attr-defined]
+        with suppress(ImportError, AttributeError):  # of a wandb to come, which BasicSR cannot use either
+            util.generate_id = importlib.import_module("wandb.sdk.lib.runid").generate_id  # type: ignore[attr-defined]

@@ -76,10 +76,10 @@ def _attach(base_module: ModuleType) -> None:
     steps.attach(base_module.base, _iteration)
 
 
-def _iteration(model: Any, current_iter: int) -> int:
-    """Neosr counts batches; an iteration, in its log and in the names of its checkpoints, is ``accumulate`` of them."""
-    iteration: int = -(-current_iter // model.accum_iters)
-    return iteration
+def _iteration(model: Any, current_iter: Any = None, *_: Any, **__: Any) -> int | None:
+    """Neosr counts batches; an iteration, in the names of its checkpoints, is ``accumulate`` of them."""
+    batches = getattr(model, "accum_iters", 1)
+    return -(-current_iter // int(batches)) if type(current_iter) is int else None
 
 
 def _warn(message: str) -> None:

@@ -80,9 +80,11 @@ def _leave_out_of_graphs(dynamo: ModuleType) -> None:
 
 
 def _step(model: Any, optimize_parameters: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    clock.tell(model, _iteration(*args, **kwargs))
+    told = _iteration(*args, **kwargs)
+    if told is not None:
+        clock.tell(model, told)
     losses = [each for each in held_losses(model).values() if isinstance(each, CLPLoss)]
-    multiplies = host_multiplies(type(model), optimize_parameters)
+    multiplies = host_multiplies(type(model))  # type: ignore[arg-type]  # mypy takes no class for hashable
     for loss in losses:
         loss.host_multiplies = multiplies
         _check_negatives(loss, model)
@@ -91,9 +93,11 @@ def _step(model: Any, optimize_parameters: Callable[..., Any], *args: Any, **kwa
     return optimize_parameters(*args, **kwargs)
 
 
-def _iteration(current_iter: int, current_accum_iter: int = 0, apply_gradient: bool = True, **more: Any) -> int:
+def _iteration(
+    current_iter: Any = None, current_accum_iter: Any = 0, apply_gradient: Any = True, *_: Any, **__: Any
+) -> int | None:
     """Its train.py counts an iteration with the last of the batches that are accumulated for it."""
-    return current_iter if apply_gradient else current_iter + 1
+    return int(current_iter) + (not apply_gradient) if type(current_iter) is int else None
 
 
 def _pixel_loss(model: Any, multiplies: bool) -> PixelLoss | None:
@@ -106,9 +110,9 @@ def _pixel_loss(model: Any, multiplies: bool) -> PixelLoss | None:
 
 
 def _check_negatives(loss: CLPLoss, model: Any) -> None:
-    formats = {getattr(model.opt, f"{side}_pixel_format", "rgb") for side in ("input", "output")}
     copies = [source.name for source in loss.sources if source.resembles_sr]
-    if copies and formats != {"rgb"}:
+    formats = {getattr(model.opt, f"{side}_pixel_format", "rgb") for side in ("input", "output")} if copies else set()
+    if formats - {"rgb"}:
         raise ValueError(
             f"Argument `negatives` must be without {copies} here: they call a copy of `net_g` with `lq`, but this "
             f"model has `input_pixel_format` and `output_pixel_format` {sorted(formats)}. With 'rgb' it works."

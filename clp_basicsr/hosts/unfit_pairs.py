@@ -25,7 +25,7 @@ def name_the_file(transforms: ModuleType) -> None:
         transforms: ``basicsr.data.transforms``, before its data sets are imported, which take the function from it.
     """
     original = getattr(transforms, "paired_random_crop", None)
-    if original is None or not first_time(transforms, "paired_random_crop"):
+    if original is None or not first_time(original, "paired_random_crop"):
         return
 
     @functools.wraps(original)

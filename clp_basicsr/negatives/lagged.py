@@ -68,9 +68,7 @@ class LaggedNetwork(Source):
         network = self._refreshed(current, iteration)
         try:
             output = network(step.given_lr)
-        except (TypeError, RuntimeError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+        except TypeError as error:
             raise TypeError(
                 f"The negative `{self.name}` calls a copy of `net_g` with the LR batch alone, which fails: "
                 f"{reason(error)} It serves models that turn `lq` into SR directly."

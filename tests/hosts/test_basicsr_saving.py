@@ -264,13 +264,17 @@ def test_images_of_a_validation_on_a_full_disk(
 ) -> None:
     """OpenCV would only say that it failed, and BasicSR no more than that."""
 
-    def refuse(path: Path, _: bytes) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    fsync = os.fsync
+
+    def refuse(file: int) -> None:
+        if "visualization" in os.readlink(f"/proc/self/fd/{file}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
 
     options = with_validation(train_options(pairs, total_iter=1), pairs, every=1)
     options["val"]["save_img"] = True
     file = str(write(options, tmp_path))
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
     with isolated(tmp_path):
         assert main(["train", "-opt", file]) == 1
     said = capsys.readouterr().err.splitlines()[-1]

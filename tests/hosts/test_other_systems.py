@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from clp_basicsr.hosts.images_anywhere import write_anywhere
+from clp_basicsr.hosts.images_anywhere import WritingAnywhere
 from clp_basicsr.hosts.options.encoding import encoding_of, read_text
 from clp_basicsr.hosts.options.file import read_option_file
 from hosts.options import train_options, write
@@ -18,11 +18,12 @@ from hosts.runs import python, succeeded
 @pytest.mark.parametrize("name", ["für.png", "für.jpg"])
 def test_images_in_folders_of_any_name(name: str, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
-    assert write_anywhere(str(tmp_path / name), image)
+    assert WritingAnywhere(cv2).imwrite(str(tmp_path / name), image)
     assert cv2.imwrite(str(tmp_path / f"opencvs{Path(name).suffix}"), image)
     assert (tmp_path / name).read_bytes() == (tmp_path / f"opencvs{Path(name).suffix}").read_bytes()
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        write_anywhere(str(tmp_path / "no such folder" / name), image)
+        WritingAnywhere(cv2).imwrite(str(tmp_path / "no such folder" / name), image)
+    assert WritingAnywhere(cv2).IMREAD_COLOR == cv2.IMREAD_COLOR
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])

@@ -176,24 +176,35 @@ def test_copies_of_networks_that_take_no_rgb_are_refused(tmp_path: Path) -> None
 
 class _Multiplies:
     def step(self, loss: Any) -> Any:
+        return self.weighted(loss)
+
+    def weighted(self, loss: Any) -> Any:
         value = loss()
         value *= loss.loss_weight
         return value
 
 
-class _InheritsIt(_Multiplies):
-    pass
-
-
-class _LeavesItToTheLoss(_Multiplies):
+class _HasAStepOfItsOwn(_Multiplies):
     def step(self, loss: Any) -> Any:
-        if loss.loss_weight < 0:  # multiplies nothing by loss_weight
-            return 0
-        return 2 * loss()
+        return self.weighted(loss)
+
+
+class _MultipliesByAName:
+    def step(self, loss: Any, schedule: float) -> Any:
+        base_weight: float = abs(loss.loss_weight)
+        adjusted_weight = base_weight + schedule
+        return loss() * adjusted_weight
+
+
+class _LeavesItToTheLoss:
+    def step(self, loss: Any) -> Any:
+        is_negative = loss.loss_weight < 0  # multiplies nothing by loss_weight
+        return 2 * loss() * is_negative
 
 
 @pytest.mark.parametrize(
-    ("model", "multiplies"), [(_Multiplies, True), (_InheritsIt, True), (_LeavesItToTheLoss, False)]
+    ("model", "multiplies"),
+    [(_Multiplies, True), (_HasAStepOfItsOwn, True), (_MultipliesByAName, True), (_LeavesItToTheLoss, False)],
 )
-def test_who_multiplies_is_said_by_the_class_whose_step_it_is(model: type[Any], multiplies: bool) -> None:
-    assert host_multiplies(model, model().step) == multiplies
+def test_who_multiplies_is_said_by_the_classes_of_the_model(model: type[Any], multiplies: bool) -> None:
+    assert host_multiplies(model) == multiplies

@@ -179,6 +179,13 @@ def test_another_name_of_the_files_network_keeps_its_weights(files: Path) -> Non
     assert main(["inspect", "--gt", "gt.png", "--lr", "lr.png", "-opt", "vgg.yml", "--model", "vgg19"]) == 0
 
 
+def test_the_weights_of_a_presets_network_are_not_another_ones(files: Path) -> None:
+    block = {"type": "CLPLoss", "preset": "aecr", "weights": "no file of random_convs"}
+    (files / "preset.yml").write_text(yaml.safe_dump({"train": {"perceptual_opt": block}}))
+    flags = ["-opt", "preset.yml", "--model", "random_convs"]
+    assert main(["inspect", "--gt", "gt.png", "--lr", "lr.png", *flags]) == 0
+
+
 def test_gt_in_the_place_of_lr_is_said(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "--gt", "gt.png", "--lr", "gt.png", "--model", "random_convs"]) == 0
     assert "SR equals GT: the loss is 0" in capsys.readouterr().out

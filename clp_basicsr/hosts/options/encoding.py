@@ -30,6 +30,8 @@ def read_text(path: Path) -> str:
     return path.read_text(encoding=encoding_of(path))
 
 
-def open_text(file: str, mode: str = "r") -> IO[Any]:
-    """Open a text file that is there, in its encoding; in the place of `open` in BasicSR's modules."""
-    return open(file, mode, encoding=encoding_of(Path(file)))
+def open_text(file: Any, mode: str = "r", *args: Any, **keywords: Any) -> IO[Any]:
+    """Open a text file that is there in its encoding, all else as `open` does; in its place in BasicSR's modules."""
+    if set(mode) & set("bwxa") or args or "encoding" in keywords or not Path(file).is_file():
+        return open(file, mode, *args, **keywords)
+    return open(file, mode, encoding=encoding_of(Path(file)), **keywords)
