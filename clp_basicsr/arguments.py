@@ -63,9 +63,10 @@ def number(argument: str, given: object, *, zero_allowed: bool = False) -> float
     """
     bound = ">= 0" if zero_allowed else "> 0"
     if isinstance(given, bool) or not isinstance(given, numbers.Real):
+        hint = yaml_hint(given)
         raise TypeError(
             f"Argument `{argument}` must be a number {bound}, but got {shown(given)} of type "
-            f"{type(given).__name__}.{yaml_hint(given)}"
+            f"{type(given).__name__}.{hint}{' In TOML: without quotes.' if '!!float' in hint else ''}"
         )
     value = _as_float(given)
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero_allowed):
@@ -125,7 +126,7 @@ def yaml_hint(given: object) -> str:
     if not finite:
         return ""
     if "e" in str(given).lower():
-        return f" YAML reads 1e-4 as text: write it as `!!float {given}` (in TOML without quotes)."
+        return f" YAML reads 1e-4 as text: write it as `!!float {given}`."
     return f" Write it without quotes: {given}."
 
 
