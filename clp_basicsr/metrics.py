@@ -126,7 +126,7 @@ def feature_distance(
     given = arguments.layer_weights(layer_weights)
     layers = None if given is None else list(given)
     network = _once(_extractor, model, layers, weights, place, use_input_norm=use_input_norm, precision=precision)
-    features, references = (network(as_rgb(_cropped(_placed(each, place), border))) for each in (sr, target))
+    features, references = (network(_prepared(each, border, place)) for each in (sr, target))
     chosen = given or network.default_layer_weights
     # "cosine" is half the squared distance of unit vectors, per position.
     values = {layer: 2 * DISTANCES["cosine"].between(features[layer], references[layer]).mean() for layer in features}
@@ -146,7 +146,7 @@ def pyiqa_score(
     """Return a metric of the package pyiqa ("lpips", "dists", "musiq", …), the mean over images.
 
     Args:
-        sr: super-resolved images ``(N, 3, H, W)``, values in [0, 1].
+        sr: super-resolved images ``(N, 3, H, W)`` or ``(N, 1, H, W)``, values in [0, 1].
         target: ground truth of the same shape; None is possible for metrics without reference.
         metric: a name out of ``pyiqa.list_models()``.
         crop_border: pixels cut from each edge of both images.
@@ -167,7 +167,7 @@ def pyiqa_score(
         raise ValueError(f"Argument `target` must be given: pyiqa's '{metric}' compares with GT.")
     built = _once(pyiqa_package.build, metric, place, **options)
     given = (sr, target) if target is not None and with_reference else (sr,)
-    score = built(*(as_rgb(_cropped(_placed(each, place), border)) for each in given))
+    score = built(*(_prepared(each, border, place) for each in given))
     return float(score.float().mean())
 
 
@@ -189,6 +189,10 @@ def _extractor(
     model: str, layers: list[str] | None, weights: str | Path | None, device: torch.device, **options: Any
 ) -> FeatureExtractor:
     return build_extractor(model, layers, weights, **options).to(device)
+
+
+def _prepared(images: Tensor, border: int, device: torch.device) -> Tensor:
+    return as_rgb(_cropped(_placed(images, device), border))
 
 
 def _placed(images: Tensor, device: torch.device) -> Tensor:

@@ -14,7 +14,7 @@ from benchmarks.study.judges import JUDGES
 from benchmarks.study.results import Results, arms, differences, groups
 from benchmarks.study.tables import PULL, title
 
-_PLOTTED = ("lite2", "lite1", "psnr", "haarpsi", "niqe", "artefact")
+_PLOTTED = ("lite2", "lite1", "vgg16", "psnr", "haarpsi", "niqe", "artefact")
 _COLOURS = {1: "tab:green", -1: "tab:red", 0: "tab:grey"}
 
 

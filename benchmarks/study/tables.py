@@ -14,18 +14,19 @@ from benchmarks.study.results import Results, arms, differences, groups, values
 PULL = "pull"
 CONTROLS = (PULL, CONTROL)
 _DIGITS = {"psnr": 3, "niqe": 3}
-_FIRST = ("lite2", "lite1", "psnr", "ssim", "fsim", "gmsd", "haarpsi")
+_NETWORKS = ("lite2", "lite1", "vgg16")
+_FIRST = (*_NETWORKS, "psnr", "ssim", "fsim", "gmsd", "haarpsi")
 
 
 def report(results: Results, references: Sequence[str] = CONTROLS) -> Iterator[str]:
     """Yield the lines of the report: for each group the means, and what each arm changes against the references.
 
-    Where there are several groups, an overview comes first: the first two judges, against the first reference.
+    Where there are several groups, an overview comes first: the networks that judge, against the first reference.
     """
     judges = list(next(iter(next(iter(results.values())).values())))
     blocks = [block for block in ([j for j in judges if j in _FIRST], [j for j in judges if j not in _FIRST]) if block]
     if len(groups(results)) > 1:
-        yield from _overview(results, references[0], judges[:2])
+        yield from _overview(results, references[0], [judge for judge in judges if judge in _NETWORKS] or judges[:2])
     for group in groups(results):
         yield f"## {title(group)}\n"
         yield from _means(results, group, judges)
