@@ -328,19 +328,27 @@ def test_matrices_that_are_shipped_can_be_read(tmp_path: Path) -> None:
         read_matrix(_write(tmp_path / "bad.yml", rounds=[{"strength": 1, "arms": ["pul"]}]))
 
 
-def test_judges_prefer_gt_to_its_blur_and_agree_with_their_packages() -> None:
+@pytest.mark.filterwarnings("ignore:weights=.random.")
+def test_judges_prefer_gt_to_its_blur_and_agree_with_their_packages(tmp_path: Path) -> None:
     pytest.importorskip("piq")
     pytest.importorskip("basicsr")
     import piq
+    from safetensors.torch import save_file
+    from torchvision.models import vgg16
 
-    from benchmarks.study.judges import JUDGES, Pair, judged
+    from benchmarks.study.judges import JUDGES, Pair, check_files, judged
     from clp_basicsr import register
     from clp_basicsr.demo.photos import photo
 
     register()
     target = torch.from_numpy(photo("astronaut")[:240, 100:340]).permute(2, 0, 1)[None].float() / 255
     sr = F.avg_pool2d(target, 5, stride=1, padding=2, count_include_pad=False)
-    blurred, itself = (judged(Pair(each, target, 4, MATRIX["features"]), list(JUDGES)) for each in (sr, target))
+    with pytest.raises(FileNotFoundError, match=r"published_vgg16 -o .*vgg16.safetensors"):
+        check_files(tmp_path, list(JUDGES))
+    save_file(vgg16(weights=None).state_dict(), tmp_path / "vgg16.safetensors")
+    check_files(tmp_path, list(JUDGES))
+    pairs = (Pair(each, target, 4, MATRIX["features"], tmp_path) for each in (sr, target))
+    blurred, itself = (judged(pair, list(JUDGES)) for pair in pairs)
     for name, judge in JUDGES.items():
         assert judge.better * blurred[name] < judge.better * itself[name] or not judge.better, name
     assert blurred["sharpness"] < 0.5

@@ -13,6 +13,8 @@ from benchmarks.study.detail import detail_and_artefact, sharpness
 from clp_basicsr.metrics import feature_distance
 from clp_basicsr.pictures.files import as_bytes
 
+_VGG16 = "vgg16.safetensors"
+
 
 class Pair(NamedTuple):
     """SR and GT ``(1, 3, H, W)`` in [0, 1], as 8 bit hold them; and what else a judge may want to know."""
@@ -64,7 +66,7 @@ def _features(model: str) -> Callable[[Pair], float]:
 
 
 def _vgg16(pair: Pair) -> float:
-    model, weights = "torchvision:vgg16", pair.study / "vgg16.safetensors"
+    model, weights = "torchvision:vgg16", pair.study / _VGG16
     return feature_distance(pair.sr, pair.target, model=model, weights=weights, crop_border=pair.scale)
 
 
@@ -87,6 +89,19 @@ JUDGES = {
     "artefact": Judge(lambda pair: detail_and_artefact(pair.sr, pair.target, pair.scale)[1], -1, "artefact"),
     "own": Judge(_own, -1, "own features"),
 }
+
+
+def check_files(study: Path, names: list[str]) -> None:
+    """See to it that judges will find what they read in the study's folder.
+
+    Raises:
+        FileNotFoundError: if a file is not there.
+    """
+    if "vgg16" in names and not (study / _VGG16).is_file():
+        raise FileNotFoundError(
+            f"The judge `vgg16` must have its weights at '{study / _VGG16}', but there is nothing. Fetch them with "
+            f"`python -m benchmarks.published_vgg16 -o {study / _VGG16}`, or leave it out of `judges`."
+        )
 
 
 def judged(pair: Pair, names: list[str]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from benchmarks.study import data, options
 from benchmarks.study.images import pairs
-from benchmarks.study.judges import Pair, judged
+from benchmarks.study.judges import Pair, check_files, judged
 from benchmarks.study.matching import device, load_network, matched_weights
 from benchmarks.study.matrix import START, Matrix, Run
 from benchmarks.study.results import Results, Scores
@@ -40,9 +40,11 @@ def train_all(matrix: Matrix, study: Path, jobs: int) -> None:
         jobs: processes at a time, of one thread each where there is no GPU.
 
     Raises:
+        FileNotFoundError: if a judge's file is not in the folder.
         ValueError: if a finished run was made with other options than the matrix has now.
         RuntimeError: if a run fails.
     """
+    check_files(study, matrix.judges)
     register()
     folders = data.folders(matrix, study)
     images = {seed: _order(folders["train"], study, seed) for seed in {0, *matrix.seeds}}
@@ -60,6 +62,7 @@ def train_all(matrix: Matrix, study: Path, jobs: int) -> None:
 
 def judge_test_photos(matrix: Matrix, study: Path, jobs: int) -> None:
     """Judge every trained run, and the start, on the test photos: once, when nothing is left to choose."""
+    check_files(study, matrix.judges)
     register()
     folder = data.folders(matrix, study)["test"]
     names = [START, *(run.name for run in matrix.runs())]
