@@ -103,7 +103,7 @@ def _option_file(path: Path | None) -> Mapping[str, Any]:
 def _keywords(options: argparse.Namespace, file: Mapping[str, Any]) -> dict[str, Any]:
     """Return CLPLoss's keywords: those of the file, overruled by the flags."""
     keywords = _block(options.opt, file)
-    preset: Mapping[str, Any] = PRESETS.get(keywords.get("preset", ""), {})
+    preset: Mapping[str, Any] = PRESETS.get(str(keywords.get("preset")), {})
     before = keywords.get("model", preset.get("model", MODEL))
     if options.model is not None and canonical_name(options.model) != canonical_name(before):
         for network_bound in ("weights", "layer_weights"):

@@ -61,13 +61,12 @@ def _piq(name: str) -> Callable[[Pair], float]:
     return measure
 
 
-def _features(model: str) -> Callable[[Pair], float]:
-    return lambda pair: feature_distance(pair.sr, pair.target, model=model, crop_border=pair.scale)
+def _features(model: str, file: str | None = None) -> Callable[[Pair], float]:
+    def measure(pair: Pair) -> float:
+        weights = None if file is None else pair.study / file
+        return feature_distance(pair.sr, pair.target, model=model, weights=weights, crop_border=pair.scale)
 
-
-def _vgg16(pair: Pair) -> float:
-    model, weights = "torchvision:vgg16", pair.study / _VGG16
-    return feature_distance(pair.sr, pair.target, model=model, weights=weights, crop_border=pair.scale)
+    return measure
 
 
 def _own(pair: Pair) -> float:
@@ -77,7 +76,7 @@ def _own(pair: Pair) -> float:
 JUDGES = {
     "lite2": Judge(_features("efficientnet_lite2"), -1, "Lite2"),
     "lite1": Judge(_features("efficientnet_lite1"), -1, "Lite1"),
-    "vgg16": Judge(_vgg16, -1, "VGG16"),
+    "vgg16": Judge(_features("torchvision:vgg16", _VGG16), -1, "VGG16"),
     "psnr": Judge(_basicsr("psnr"), 1, "PSNR"),
     "ssim": Judge(_basicsr("ssim"), 1, "SSIM"),
     "fsim": Judge(_piq("fsim"), 1, "FSIM"),

@@ -148,8 +148,12 @@ def _found_by_workers() -> Iterator[None]:
 
 def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
     from basicsr.models.base_model import BaseModel
+    from basicsr.utils import img_util, options
 
-    substitutes: list[tuple[Any, str, Any]] = []
+    substitutes: list[tuple[Any, str, Any]] = [
+        (options, "open", open_text),
+        (img_util, "cv2", WritingAnywhere(img_util.cv2)),
+    ]
     if hasattr(pipeline_module, "create_train_val_dataloader"):
         create = pipeline_module.create_train_val_dataloader
         substitutes.append((pipeline_module, "create_train_val_dataloader", checked(create)))
@@ -159,10 +163,6 @@ def _substitutes(pipeline_module: ModuleType) -> list[tuple[Any, str, Any]]:
         substitutes.append((torch, "save", saving.save))
         for name in ("save_network", "save_training_state"):
             substitutes.append((BaseModel, name, saving.never_ignored(getattr(BaseModel, name))))
-    from basicsr.utils import img_util, options
-
-    substitutes.append((options, "open", open_text))
-    substitutes.append((img_util, "cv2", WritingAnywhere(img_util.cv2)))
     if not torch.cuda.is_available():
         substitutes += without_gpu.substitutes()
     return substitutes

@@ -12,19 +12,23 @@ from clp_basicsr import clock
 from clp_basicsr.hosts.overrides import wrap_overrides
 
 
-def attach(base_model: Any, iteration: Callable[..., int | None]) -> None:
+def attach(
+    base_model: Any, iteration: Callable[..., int | None], prepare: Callable[[Any], None] = lambda model: None
+) -> None:
     """Let models know the iteration of each step; once is enough.
 
     Args:
         base_model: the class that all models of the host inherit.
         iteration: returns it, from 1 on, for a model and what its ``optimize_parameters`` is called with; None where
             that does not tell.
+        prepare: is called with the model before its step.
     """
 
     def step(model: Any, optimize_parameters: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         told = iteration(model, *args, **kwargs)
         if told is not None:
             clock.tell(model, told)
+        prepare(model)
         return optimize_parameters(*args, **kwargs)
 
     wrap_overrides(base_model, "optimize_parameters", step)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
-from clp_basicsr import clock
 from clp_basicsr.gradients import PixelLoss, set_pixel_loss
+from clp_basicsr.hosts import steps
 from clp_basicsr.hosts.holders import HeldLoss, held_losses, remember
 from clp_basicsr.hosts.import_hook import when_imported
-from clp_basicsr.hosts.overrides import wrap_overrides
 from clp_basicsr.hosts.registering import register_own
 from clp_basicsr.hosts.weighting import host_multiplies
 
@@ -71,7 +69,7 @@ def register() -> None:
 
 def _attach(base_model_module: ModuleType) -> None:
     remember(base_model_module.BaseModel)
-    wrap_overrides(base_model_module.BaseModel, "optimize_parameters", _step)
+    steps.attach(base_model_module.BaseModel, _iteration, _prepare)
 
 
 def _leave_out_of_graphs(dynamo: ModuleType) -> None:
@@ -79,10 +77,7 @@ def _leave_out_of_graphs(dynamo: ModuleType) -> None:
     CLPLoss.forward = dynamo.disable(CLPLoss.forward)  # type: ignore[method-assign]
 
 
-def _step(model: Any, optimize_parameters: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    told = _iteration(*args, **kwargs)
-    if told is not None:
-        clock.tell(model, told)
+def _prepare(model: Any) -> None:
     losses = [each for each in held_losses(model).values() if isinstance(each, CLPLoss)]
     multiplies = host_multiplies(type(model))  # type: ignore[arg-type]  # mypy takes no class for hashable
     for loss in losses:
@@ -90,11 +85,10 @@ def _step(model: Any, optimize_parameters: Callable[..., Any], *args: Any, **kwa
         _check_negatives(loss, model)
     if losses:
         set_pixel_loss(model, _pixel_loss(model, multiplies))
-    return optimize_parameters(*args, **kwargs)
 
 
 def _iteration(
-    current_iter: Any = None, current_accum_iter: Any = 0, apply_gradient: Any = True, *_: Any, **__: Any
+    model: Any, current_iter: Any = None, current_accum_iter: Any = 0, apply_gradient: Any = True, *_: Any, **__: Any
 ) -> int | None:
     """Its train.py counts an iteration with the last of the batches that are accumulated for it."""
     return int(current_iter) + (not apply_gradient) if type(current_iter) is int else None

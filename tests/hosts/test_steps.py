@@ -18,7 +18,7 @@ class Base:
 @pytest.mark.parametrize("arguments", [(3,), (3, "more"), (), ("third",), (None,)], ids=str)
 @pytest.mark.parametrize(
     ("iteration", "told"),
-    [(steps.of_basicsr, 3), (neosr._iteration, 2), (lambda _, *args: trainner._iteration(*args), 3)],
+    [(steps.of_basicsr, 3), (neosr._iteration, 2), (trainner._iteration, 3)],
 )
 def test_a_step_of_any_arguments(arguments: tuple[Any, ...], iteration: Any, told: int) -> None:
     base: Any = type("Base", (Base,), {})
